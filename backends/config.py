@@ -1,0 +1,90 @@
+"""Which backend, and where: the one reader of the environment and of ``greenroom.toml``.
+
+Flags win over environment variables (``GREENROOM_…``), these over the file, the file over the defaults.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from backends.errors import InvalidSpec
+
+DEFAULT_FILE = Path("greenroom.toml")
+
+
+class BackendConfig(BaseSettings):
+    """Everything that decides where the pipeline runs. Immutable; made by :func:`load_config`."""
+
+    model_config = SettingsConfigDict(env_prefix="GREENROOM_", frozen=True, extra="forbid", env_nested_delimiter="__")
+
+    backend: Literal["local", "aws"] = Field(default="local", description="where to run: this machine, or AWS")
+    runner: Literal["process", "docker"] = Field(default="process", description="how the local backend runs programs")
+    home: Path = Field(default=Path(".greenroom"), description="the folder that holds everything the local backend makes")
+    endpoint_url: str = Field(default="", description="another server than AWS's own; for the local backend its S3 store")
+    region: str = Field(default="us-east-1", description="the AWS region, named in ARNs and documents")
+    role_arn: str = Field(default="", description="the execution role that jobs on AWS assume")
+    bucket: str = Field(default="greenroom", description="the bucket that holds data and artifacts")
+    images: dict[str, Path] = Field(
+        default_factory=dict, description="process runner: image name → folder with its train and serve programs"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags and file arrive by argument (:func:`load_config` merges them around the environment)."""
+        return init_settings, env_settings
+
+
+def load_config(path: Path | None = None, **flags: Any) -> BackendConfig:
+    """Merge *flags* (None: not given), the environment, the file and the defaults.
+
+    *path* None means ``greenroom.toml`` in the working folder, if there is one. Paths in the file are relative to it.
+
+    Raises:
+        InvalidSpec: the file cannot be read, or a key or value is not known; the text names the nearest key.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        from_environment = BackendConfig().model_dump(exclude_unset=True)
+        return BackendConfig(**(_read(path) | from_environment | given))
+    except ValidationError as exc:
+        raise InvalidSpec(_explain(exc, path), kind="configuration") from exc
+
+
+def _read(path: Path | None) -> dict[str, Any]:
+    file = path or DEFAULT_FILE
+    if path is None and not file.exists():
+        return {}
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise InvalidSpec(f"cannot read the configuration {file}: {exc}", kind="configuration") from exc
+    if isinstance(document.get("home"), str):
+        document["home"] = file.parent / document["home"]
+    images = document.get("images")
+    if isinstance(images, dict):
+        document["images"] = {name: file.parent / str(folder) for name, folder in images.items()}
+    return document
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        text = f"{key}: {problem['msg']}"
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, BackendConfig.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BackendConfig.model_fields)}."
+            text = f"{key!r} is not a setting; {hint}"
+        lines.append(text)
+    return f"the configuration ({path or DEFAULT_FILE}, GREENROOM_… variables, flags) is wrong: " + "; ".join(lines)

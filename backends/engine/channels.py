@@ -1,0 +1,69 @@
+"""Objects of the store → files of a channel.
+
+A prefix is a string prefix; a key becomes the path behind the prefix's folder (contract A.7). A key that cannot be
+a file is a clear failure of the job, never a path outside the channel.
+"""
+
+from pathlib import Path
+
+from backends.base import ObjectStore
+from backends.naming import split_uri
+
+_MAX_COMPONENT_BYTES = 255
+
+
+class UnusableKey(Exception):
+    """An object's key cannot become a file of the channel."""
+
+
+def relative_key(prefix: str, key: str) -> str:
+    """The part of *key* that names it within *prefix*.
+
+    ``p/input`` + ``p/input/a/b`` → ``a/b``; ``p/in`` + ``p/input/a`` → ``input/a``; a prefix that is the whole
+    key → its last component.
+    """
+    if key == prefix:
+        return key.rpartition("/")[2]
+    if key.startswith(prefix.rstrip("/") + "/"):
+        return key[len(prefix.rstrip("/")) + 1 :]
+    return key[len(prefix.rpartition("/")[0]) :].lstrip("/") if "/" in prefix else key
+
+
+def download(store: ObjectStore, uri: str, folder: Path) -> int:
+    """Copy every object whose URI starts with *uri* into *folder*; return how many there were.
+
+    Raises:
+        UnusableKey: a key has a component such as ``..``, or two keys want the same path.
+    """
+    _, prefix = split_uri(uri, key_required=False)
+    count = 0
+    for info in store.list_objects(uri):
+        _, key = split_uri(info.uri)
+        target = _target(folder, relative_key(prefix, key), info.uri)
+        if key.endswith("/") and info.size_bytes == 0:
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        _claim(target, info.uri)
+        store.download(info.uri, target)
+        count += 1
+    return count
+
+
+def _target(folder: Path, relative: str, uri: str) -> Path:
+    parts = relative.rstrip("/").split("/")
+    for part in parts:
+        if part in {"", ".", ".."} or "\0" in part or len(part.encode()) > _MAX_COMPONENT_BYTES:
+            raise UnusableKey(
+                f"{uri} cannot become a file of the channel: its key has the component {part!r}. "
+                "Rename the object, or narrow the channel's prefix."
+            )
+    return folder.joinpath(*parts)
+
+
+def _claim(target: Path, uri: str) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise UnusableKey(f"{uri} needs a folder where another object of the channel is a file.") from exc
+    if target.exists():
+        raise UnusableKey(f"{uri} needs the path {target.name!r}, which another object of the channel took.")

@@ -1,0 +1,107 @@
+"""The /opt/ml tree as SageMaker lays it out; what a container may rely on to read and to write.
+
+Source: developer guide, "How Amazon SageMaker Provides Training Information"; contract A.2-A.5.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+Document = dict[str, Any]
+
+FAILURE_LIMIT_CHARS = 1024
+_DIRECTORY_MODE = 0o777
+
+
+def lay_out_training(root: Path, request: Document, *, host: str = "algo-1") -> None:
+    """Make the tree of a training container below *root*: configuration files and empty folders.
+
+    *request* is the CreateTrainingJob document. Folders are world-writable so that images with a user of
+    their own can write them; the run's folder above *root* is closed to others.
+    """
+    channels = request.get("InputDataConfig", [])
+    folders = ["input/config", "input/data", "model", "output/data", "output/metrics/sagemaker"]
+    _make(root, [*folders, *(f"input/data/{channel['ChannelName']}" for channel in channels)])
+    config = root / "input" / "config"
+    _write(config / "hyperparameters.json", request.get("HyperParameters", {}))
+    _write(config / "inputdataconfig.json", {c["ChannelName"]: _channel(c) for c in channels})
+    _write(config / "resourceconfig.json", _resources(request["ResourceConfig"], host))
+
+
+def lay_out_serving(root: Path) -> Path:
+    """Make the tree of a serving container below *root*; returns the model's folder, still writable."""
+    _make(root, ["model"])
+    return root / "model"
+
+
+def training_environment(request: Document, job_arn: str, region: str) -> dict[str, str]:
+    """The variables that the platform sets in a training container, the request's own among them."""
+    return {
+        **request.get("Environment", {}),
+        "TRAINING_JOB_NAME": request["TrainingJobName"],
+        "TRAINING_JOB_ARN": job_arn,
+        "AWS_REGION": region,
+    }
+
+
+def failure_text(root: Path) -> str:
+    """What the program left in ``output/failure``, at most 1024 characters; empty if it left nothing."""
+    try:
+        with (root / "output" / "failure").open(encoding="utf-8", errors="replace") as file:
+            return file.read(FAILURE_LIMIT_CHARS).strip()
+    except OSError:
+        return ""
+
+
+def make_read_only(folder: Path) -> None:
+    """Take the write permission from *folder* and all below it, as /opt/ml/model is in hosting."""
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(path.stat().st_mode & ~0o222)
+
+
+def make_removable(folder: Path) -> None:
+    """Undo :func:`make_read_only` for folders, so that the tree can be deleted."""
+    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]:
+        path.chmod(path.stat().st_mode | 0o700)
+
+
+def _channel(channel: Document) -> Document:
+    source = channel.get("DataSource", {}).get("S3DataSource", {})
+    document = {
+        "TrainingInputMode": channel.get("InputMode", "File"),
+        "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
+        "RecordWrapperType": channel.get("RecordWrapperType", "None"),
+    }
+    if "ContentType" in channel:
+        document["ContentType"] = channel["ContentType"]
+    return document
+
+
+def _resources(config: Document, host: str) -> Document:
+    instance_type = config.get("InstanceType", "ml.m5.large")
+    group = {
+        "instance_group_name": "homogeneousCluster",
+        "instance_type": instance_type,
+        "hosts": [host],
+    }
+    return {
+        "current_host": host,
+        "current_instance_type": instance_type,
+        "current_group_name": "homogeneousCluster",
+        "hosts": [host],
+        "instance_groups": [group],
+        "network_interface_name": "eth0",
+        "topology": None,
+    }
+
+
+def _make(root: Path, folders: Iterable[str]) -> None:
+    for folder in folders:
+        path = root / folder
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(_DIRECTORY_MODE)
+
+
+def _write(path: Path, document: Document) -> None:
+    path.write_text(json.dumps(document), encoding="utf-8")

@@ -1,0 +1,157 @@
+"""The embedded default: an image's own ``train`` and ``serve`` as processes of this machine.
+
+An image is a folder that holds the two programs. /opt/ml is re-rooted through ``SAGEMAKER_BASE_DIR`` and the
+port given through ``SAGEMAKER_BIND_TO_PORT``, the variables that SageMaker's own toolkits read. The program has
+the user's rights and the user's network: this runner isolates mistakes, not malice (docs/fidelity.md).
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from backends.engine.runners.base import ImageMissing, Program, Runner, Running
+
+LABEL_VARIABLE = "GREENROOM_RUN"
+
+
+class ProcessRunner(Runner):
+    """Runs programs as process groups of this machine; *images* maps image names to folders."""
+
+    def __init__(self, images: Mapping[str, str]) -> None:
+        self._images = images
+
+    def check(self, image: str) -> None:
+        self._folder(image)
+
+    def start(self, program: Program) -> Running:
+        folder = self._folder(program.image)
+        command = [*program.entrypoint, *program.arguments]
+        if not program.entrypoint:
+            command = [*(program.arguments or (program.argument,))]
+        port = _free_port() if program.serves else 0
+        environment = _environment(program, folder, port)
+        executable = shutil.which(command[0], path=environment["PATH"])
+        if executable is None:
+            raise ImageMissing(
+                f"image {program.image!r} ({folder}) has no executable {command[0]!r} on its PATH; "
+                f"put one there (chmod +x) or give the job an entrypoint."
+            )
+        with program.log_path.open("ab") as log:
+            process = subprocess.Popen(
+                command,
+                executable=executable,
+                cwd=program.root,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return _RunningProcess(process, port)
+
+    def sweep(self, label: str) -> int:
+        left = list(_labelled(label))
+        for process_id in left:
+            with suppress(ProcessLookupError):
+                os.kill(process_id, signal.SIGKILL)
+        return len(left)
+
+    def _folder(self, image: str) -> Path:
+        for name in _spellings(image):
+            if name in self._images:
+                folder = Path(self._images[name])
+                if folder.is_dir():
+                    return folder
+                raise ImageMissing(f"image {image!r} is configured as the folder {folder}, which does not exist.")
+        known = ", ".join(sorted(self._images)) or "none"
+        raise ImageMissing(
+            f"no folder is configured for image {image!r} (known: {known}). The process runner runs an image's "
+            "train and serve programs from a folder: name it under [images] in the configuration."
+        )
+
+
+class _RunningProcess(Running):
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self._process = process
+        self._port = port
+        self._ended = threading.Event()
+        # A thread in waitpid notices the end at once, where Popen.wait(timeout) would look every 50 ms.
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        if not self._ended.wait(timeout_seconds):
+            return None
+        code = self._process.returncode
+        return code if code >= 0 else 128 - code
+
+    def terminate(self) -> None:
+        if not self._ended.is_set():
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        # The group outlives its leader as long as one child is left, so this is right after the end too.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _watch(self) -> None:
+        self._process.wait()
+        self._ended.set()
+
+
+def _spellings(image: str) -> Iterator[str]:
+    """*image*, then without its registry, then without its tag: scripts written for AWS run too."""
+    for name in dict.fromkeys([image, image.rpartition("/")[2]]):
+        yield name
+        yield f"{name}:latest" if ":" not in name else name.partition(":")[0]
+
+
+def _environment(program: Program, folder: Path, port: int) -> dict[str, str]:
+    """A clean environment: nothing of the user's own but where programs and temporary files are found."""
+    scratch = program.root.parent / "tmp"
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    search = [str(folder), str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"]
+    environment = {
+        "PATH": os.pathsep.join(search),
+        "HOME": str(program.root),
+        "TMPDIR": str(scratch),
+        "LANG": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        # Dummies: a program that calls AWS by mistake is refused there, and finds no profile of the user's.
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **program.environment,
+        "SAGEMAKER_BASE_DIR": str(program.root),
+        LABEL_VARIABLE: program.label,
+    }
+    if program.serves:
+        environment["SAGEMAKER_BIND_TO_PORT"] = str(port)
+    return environment
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _labelled(label: str) -> Iterator[int]:
+    """The processes whose environment carries *label*, whatever became of their group or parent."""
+    import psutil  # noqa: PLC0415  needed after a crash only
+
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get(LABEL_VARIABLE) == label:
+                yield process.pid

@@ -1,0 +1,152 @@
+"""One serving container: its model laid out, its ``serve`` program started, pinged until it is healthy (B.1, B.3)."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backends.engine import archives, layout
+from backends.engine.exchange import Exchange, NoAnswer
+from backends.engine.logs import tail
+from backends.engine.runners import Program, Running
+from backends.engine.site import Site
+from backends.engine.state import Document
+
+_FIRST_PAUSE_SECONDS = 0.01
+_LONGEST_PAUSE_SECONDS = 0.25
+_HEALTHY = 200
+
+
+class NotHealthy(Exception):
+    """The container did not become healthy; the text says what was seen last."""
+
+
+class GivenUp(Exception):
+    """The wait was ended from outside."""
+
+
+@dataclass(kw_only=True)
+class ServingContainer:
+    """A container that serves one model.
+
+    *folder* is the container's own; *log_path* its output. *model* is the CreateModel document and
+    *environment* what is added to its variables.
+    """
+
+    site: Site
+    label: str
+    folder: Path
+    log_path: Path
+    model: Document
+    environment: dict[str, str] = field(default_factory=dict)
+    _running: Running | None = None
+    _exchange: Exchange | None = None
+
+    @property
+    def port(self) -> int:
+        """Where the container listens on loopback."""
+        return self._started().port
+
+    @property
+    def exchange(self) -> Exchange:
+        """The way to talk to the container."""
+        assert self._exchange is not None
+        return self._exchange
+
+    def prepare(self) -> None:
+        """Lay out /opt/ml and unpack the model into it, read-only.
+
+        Raises:
+            NotFound: the model's archive is gone from the store.
+            archives.ArchiveRefused: it is not a tar.gz that may be unpacked.
+        """
+        container = self.model["PrimaryContainer"]
+        model_folder = layout.lay_out_serving(self.folder / "ml")
+        if url := container.get("ModelDataUrl"):
+            with self.site.store.reader(url) as stream:
+                archives.extract(stream, model_folder)
+        layout.make_read_only(model_folder)
+
+    def start(self) -> None:
+        """Start ``serve``. Raises ImageMissing or OSError."""
+        container = self.model["PrimaryContainer"]
+        program = Program(
+            label=self.label,
+            image=container["Image"],
+            root=self.folder / "ml",
+            log_path=self.log_path,
+            argument="serve",
+            environment={
+                "AWS_REGION": self.site.settings.region,
+                **container.get("Environment", {}),
+                **self.environment,
+            },
+            serves=True,
+        )
+        self._running = self.site.runner.start(program)
+        self._exchange = Exchange(self._running.port)
+
+    def wait_healthy(self, timeout_seconds: float, given_up: Callable[[], bool]) -> None:
+        """Ping until the answer is 200.
+
+        Raises:
+            NotHealthy: the program ended, or *timeout_seconds* passed.
+            GivenUp: *given_up* returned true.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        seen = "it was never asked"
+        while True:
+            healthy, seen = self.ping()
+            code = self._started().wait(0)
+            if code is not None:
+                raise NotHealthy(f"its program ended with exit code {code}{self._last_words()}")
+            if healthy:
+                return
+            if given_up():
+                raise GivenUp
+            if time.monotonic() >= deadline:
+                raise NotHealthy(
+                    f"GET /ping was not answered with 200 within {timeout_seconds:g} s (last: {seen})"
+                    f"{self._last_words()}"
+                )
+            self._started().wait(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+
+    def ping(self) -> tuple[bool, str]:
+        """Whether /ping answers 200 in time, and what was seen."""
+        try:
+            answer = self.exchange.send("GET", "/ping", timeout_seconds=self.site.settings.ping_timeout_seconds)
+        except NoAnswer as exc:
+            return False, str(exc)
+        return answer.status == _HEALTHY, f"status {answer.status}"
+
+    def has_ended(self) -> bool:
+        """True once the program has exited."""
+        return self._started().wait(0) is not None
+
+    def restart(self) -> None:
+        """End what is left of the program and start it again, at another port."""
+        self._started().kill()
+        self._started().wait()
+        self.exchange.close()
+        self.start()
+
+    def end(self) -> None:
+        """``docker stop``, then remove the container's files; its log stays."""
+        if self._running is not None:
+            self._running.end(self.site.settings.serving_grace_seconds)
+        if self._exchange is not None:
+            self._exchange.close()
+        if self.folder.exists():
+            layout.make_removable(self.folder)
+            shutil.rmtree(self.folder)
+
+    def _started(self) -> Running:
+        assert self._running is not None
+        return self._running
+
+    def _last_words(self) -> str:
+        words = tail(self.log_path)
+        return f"; last lines of its log:\n{words}" if words else "; it printed nothing"

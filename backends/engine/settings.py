@@ -1,0 +1,43 @@
+"""What an engine is told when it is opened; it travels unchanged to the supervisors that it starts."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ACCOUNT = "000000000000"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """Where the engine keeps its state, how it runs programs and where its objects lie.
+
+    *images* maps an image's name to the folder that holds its ``train`` and ``serve`` programs (process runner).
+    *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server.
+    The limits are SageMaker's own (developer guide, "Use Your Own Inference Code").
+    """
+
+    home: Path
+    runner: str = "process"
+    images: Mapping[str, str] = field(default_factory=dict)
+    region: str = "us-east-1"
+    s3_endpoint_url: str = ""
+    training_grace_seconds: float = 120.0
+    serving_grace_seconds: float = 30.0
+    ping_timeout_seconds: float = 2.0
+    startup_timeout_seconds: float = 480.0
+    invocation_timeout_seconds: float = 60.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values for the way to another process."""
+        return asdict(self) | {"home": str(self.home), "images": dict(self.images)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "EngineSettings":
+        """The inverse of :meth:`as_json`."""
+        return cls(**(document | {"home": Path(document["home"])}))
+
+    @property
+    def place(self) -> str:
+        """Where this engine is, for error texts."""
+        return f"local ({self.runner}, {self.home})"

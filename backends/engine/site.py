@@ -1,0 +1,61 @@
+"""What every part of the engine works with: settings, state, objects and a runner."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends.base import ObjectStore
+from backends.engine.runners import Runner, make_runner
+from backends.engine.settings import ACCOUNT, EngineSettings
+from backends.engine.state import State
+from backends.naming import arn
+
+TRAINING = "training job"
+TRANSFORM = "transform job"
+MODEL = "model"
+ENDPOINT_CONFIG = "endpoint configuration"
+ENDPOINT = "endpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One engine's place on this machine. Several processes may have the same place open."""
+
+    settings: EngineSettings
+    state: State
+    store: ObjectStore
+    runner: Runner
+
+    def folder(self, kind: str, name: str) -> Path:
+        """Where the files of one job or endpoint lie."""
+        return self.settings.home / f"{kind.partition(' ')[0]}" / name
+
+    def arn(self, kind: str, name: str) -> str:
+        """The ARN of a resource of one of the kinds above."""
+        spelled = "endpoint-config" if kind == ENDPOINT_CONFIG else kind.replace(" ", "-")
+        return arn(self.settings.region, ACCOUNT, spelled, name)
+
+    def close(self) -> None:
+        """Let go of the files that are held open."""
+        self.store.close()
+        self.state.close()
+
+
+def open_site(settings: EngineSettings) -> Site:
+    """Open the place that *settings* name, making its folder if it is new."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Site(
+        settings=settings,
+        state=State(settings.home / "state.db"),
+        store=_open_store(settings),
+        runner=make_runner(settings),
+    )
+
+
+def _open_store(settings: EngineSettings) -> ObjectStore:
+    if settings.s3_endpoint_url:
+        from backends.stores.s3 import S3Store  # noqa: PLC0415  boto3 is an extra
+
+        return S3Store(endpoint_url=settings.s3_endpoint_url, region=settings.region)
+    from backends.stores.files import FileStore  # noqa: PLC0415  only what is used is loaded
+
+    return FileStore(settings.home / "objects")

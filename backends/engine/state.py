@@ -1,0 +1,160 @@
+"""What the engine knows, in one SQLite file that any number of processes share.
+
+A *resource* is a training job, model, endpoint … of one name. Its ``request`` is the document that made it and
+never changes; its ``facts`` are what the platform adds (status, times, reasons) and change in transactions.
+Write-ahead logging lets readers go on while somebody writes; ``synchronous=FULL`` means that what was
+acknowledged survives a power cut.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Document = dict[str, Any]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS resource (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created REAL NOT NULL,
+    request TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS resource_by_time ON resource (kind, created);
+"""
+_VERSION = 1
+
+
+class Taken(Exception):
+    """A resource of that kind and name exists."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """One resource as it was when it was read; *created* is in seconds since the epoch."""
+
+    kind: str
+    name: str
+    created: float
+    request: Document
+    facts: Document
+
+
+class State:
+    """The open state file; safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._local = threading.local()
+        with self._transaction() as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version not in {0, _VERSION}:
+                raise RuntimeError(
+                    f"{path} was written by a newer Greenroom (format {version}; this one knows {_VERSION}). "
+                    "Update Greenroom, or choose another GREENROOM_HOME."
+                )
+            if version == 0:
+                for statement in _SCHEMA.split(";"):
+                    db.execute(statement)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def insert(self, kind: str, name: str, request: Document, facts: Document) -> Resource:
+        """Record a new resource.
+
+        Raises:
+            Taken: there is one of that kind and name.
+        """
+        created = time.time()
+        try:
+            with self._transaction() as db:
+                db.execute(
+                    "INSERT INTO resource VALUES (?, ?, ?, ?, ?)",
+                    (kind, name, created, json.dumps(request), json.dumps(facts)),
+                )
+        except sqlite3.IntegrityError as exc:
+            raise Taken(f"{kind} {name}") from exc
+        return Resource(kind, name, created, request, facts)
+
+    def find(self, kind: str, name: str) -> Resource | None:
+        """Return the resource, or None."""
+        row = self._db().execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+        return None if row is None else _resource(row)
+
+    def every(self, kind: str) -> Iterator[Resource]:
+        """Yield the resources of one kind, newest first."""
+        rows = self._db().execute("SELECT * FROM resource WHERE kind = ? ORDER BY created DESC, name", (kind,))
+        return map(_resource, rows.fetchall())
+
+    def edit(self, kind: str, name: str, change: Callable[[Document], bool | None]) -> Document | None:
+        """Let *change* alter the facts inside a transaction; return them as they now are.
+
+        Nothing is written if *change* returns False. None if there is no such resource.
+        """
+        with self._transaction() as db:
+            row = db.execute("SELECT facts FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+            if row is None:
+                return None
+            facts: Document = json.loads(row[0])
+            if change(facts) is not False:
+                db.execute(
+                    "UPDATE resource SET facts = ? WHERE kind = ? AND name = ?",
+                    (json.dumps(facts), kind, name),
+                )
+            return facts
+
+    def update(self, kind: str, name: str, **facts: object) -> None:
+        """Set single facts; a value of None removes the fact."""
+
+        def change(known: Document) -> None:
+            for key, value in facts.items():
+                if value is None:
+                    known.pop(key, None)
+                else:
+                    known[key] = value
+
+        self.edit(kind, name, change)
+
+    def remove(self, kind: str, name: str) -> bool:
+        """Forget the resource; False if there was none."""
+        with self._transaction() as db:
+            gone = db.execute("DELETE FROM resource WHERE kind = ? AND name = ?", (kind, name))
+            return gone.rowcount > 0
+
+    def close(self) -> None:
+        """Close this thread's connection; those of other threads close with them."""
+        db = getattr(self._local, "db", None)
+        if db is not None:
+            db.close()
+            self._local.db = None
+
+    def _db(self) -> sqlite3.Connection:
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            self._local.db = db
+        return db
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        db = self._db()
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+
+def _resource(row: tuple[str, str, float, str, str]) -> Resource:
+    kind, name, created, request, facts = row
+    return Resource(kind, name, created, json.loads(request), json.loads(facts))

@@ -1,0 +1,105 @@
+"""Starting supervisors, and telling the living from the dead.
+
+Each job and each endpoint is carried by a *supervisor*, a process of its own, so that it goes on when the command
+that asked for it ends. A supervisor is known by its *seat*: a file that it keeps locked as long as it lives. The
+kernel lets go of the lock however it dies, so liveness needs neither process ids nor heartbeats.
+
+The parent locks the seat before it starts the process, which inherits the lock, so there is no moment at which a
+recorded supervisor looks dead although it is on its way.
+"""
+
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from backends.engine.settings import EngineSettings
+
+_BOOT = "import sys; sys.path[:] = sys.argv[2].split('\\n'); from backends.engine.supervisor import main; main()"
+
+
+class Supervisor:
+    """A supervisor process that waits to be told what to carry."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        folder = _folder(settings.home)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.seat = secrets.token_hex(8)
+        path = folder / self.seat
+        lock = _locked(path)
+        try:
+            with (settings.home / "engine.log").open("ab") as complaints:
+                self._process = subprocess.Popen(
+                    # -S: the parent has worked out the module path already; doing it again costs 40 ms.
+                    [sys.executable, "-S", "-c", _BOOT, str(path), "\n".join(sys.path)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    stderr=complaints,
+                    start_new_session=True,
+                    pass_fds=(lock,),
+                    env=_environment(),
+                )
+        finally:
+            os.close(lock)
+        threading.Thread(target=self._process.wait, daemon=True).start()  # Leaves no zombie behind.
+
+    def carry(self, kind: str, name: str) -> None:
+        """Tell the supervisor to carry the resource, whose record names this seat."""
+        order = {"settings": self._settings.as_json(), "kind": kind, "name": name}
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # It died already: the next look at its seat finds that out.
+            self._process.stdin.write(json.dumps(order).encode())
+            self._process.stdin.close()
+
+    def dismiss(self) -> None:
+        """End a supervisor that was told nothing."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+
+def _locked(path: Path) -> int:
+    """A descriptor of the new file *path*, which appears under its name only once it is locked."""
+    draft = path.with_suffix(".new")
+    lock = os.open(draft, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    draft.rename(path)
+    return lock
+
+
+def is_alive(home: Path, seat: str) -> bool:
+    """True while the supervisor of *seat* runs, or is about to."""
+    try:
+        lock = os.open(_folder(home) / seat, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    (_folder(home) / seat).unlink(missing_ok=True)
+    return False
+
+
+def clear_seats(home: Path) -> None:
+    """Remove the seats of the dead."""
+    with suppress(FileNotFoundError):
+        for path in _folder(home).iterdir():
+            if path.suffix != ".new":
+                is_alive(home, path.name)
+
+
+def _folder(home: Path) -> Path:
+    return home / "supervisors"
+
+
+def _environment() -> dict[str, str]:
+    """The parent's environment without AWS's variables: nothing on this machine may use the user's account."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}

@@ -1,0 +1,44 @@
+"""The program of a supervisor process: carry one job or one endpoint to its end.
+
+Started by :mod:`backends.engine.supervision`; reads one JSON order from its standard input. An empty input
+means that it is not needed.
+"""
+
+import json
+import resource
+import sys
+from pathlib import Path
+
+# Loaded before the order is read, while the parent still checks the request.
+from backends.engine import training_run
+from backends.engine.settings import EngineSettings
+from backends.engine.site import ENDPOINT, TRAINING, TRANSFORM, Site, open_site
+
+
+def main() -> None:
+    """Read the order and carry it out; the seat's file goes last."""
+    seat = Path(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        text = sys.stdin.read()
+        if text:
+            order = json.loads(text)
+            _carry(open_site(EngineSettings.from_json(order["settings"])), order["kind"], order["name"])
+    finally:
+        seat.unlink(missing_ok=True)
+
+
+def _carry(site: Site, kind: str, name: str) -> None:
+    found = site.state.find(kind, name)
+    if found is None:
+        return
+    if kind == TRAINING:
+        training_run.run(site, found)
+    elif kind == TRANSFORM:
+        from backends.engine import transform_run  # noqa: PLC0415  an HTTP client is needed only here
+
+        transform_run.run(site, found)
+    elif kind == ENDPOINT:
+        from backends.engine import hosting_run  # noqa: PLC0415
+
+        hosting_run.run(site, found)

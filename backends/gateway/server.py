@@ -1,0 +1,147 @@
+"""Put an application on a port: uvicorn with its fast parts, limits before parsing, and one way to know it is up."""
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from backends.gateway.app import MAX_HEADER_BYTES
+
+HEADER_TIMEOUT_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 65
+MAX_CONNECTIONS = 1000
+SHUTDOWN_SECONDS = 3
+_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with what it lacks: a limit on a request's head, in bytes and in time."""
+
+    _head_bytes = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's own
+        super().connection_made(transport)
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._head_timer
+        super().data_received(data)
+        if before is None or self._head_timer is not before or self.transport.is_closing():
+            return
+        # The head goes on beyond this piece of it, and the parser itself keeps any amount.
+        self._head_bytes += len(data)
+        if self._head_bytes > 2 * MAX_HEADER_BYTES:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        if self._head_timer is None:
+            self._arm()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._disarm()
+        super().on_headers_complete()
+
+    def _arm(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._too_slow)
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_slow(self) -> None:
+        self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server on a socket of ours, which tells its address when it answers there.
+
+    ``run`` blocks until SIGINT or SIGTERM; ``should_exit`` ends it from another thread.
+    """
+
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        allow_remote: bool = False,
+        on_ready: Callable[[str], None] = lambda url: None,  # noqa: ARG005 - nobody need be told
+    ) -> None:
+        """Take the port; 0 takes a free one.
+
+        Raises:
+            ValueError: *host* can be reached from other machines and *allow_remote* is not set.
+            OSError: the port is taken.
+        """
+        if not allow_remote and not _is_loopback(host):
+            raise ValueError(f"{host} can be reached from other machines; say so explicitly to serve there")
+        config = uvicorn.Config(
+            app,
+            http=LimitedHttpProtocol,
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        super().__init__(config)
+        self._socket = _listen(host, port)
+        self._on_ready = on_ready
+        self.url = _url(host, self._socket.getsockname()[1])
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        super().run([self._socket, *(sockets or [])])
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._on_ready(self.url)
+
+
+def serve(app: FastAPI, **options: Any) -> None:
+    """Serve *app* until SIGINT or SIGTERM; *options* are those of `Server`."""
+    Server(app, **options).run()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,91 @@
+"""The page's files, as they are on disk now, with the headers that keep them to themselves."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import quote, unquote
+
+from backends.gateway.events import Headers, HttpRequest, HttpResponse
+
+# A table of our own: the system's differs from one machine to the next, and nosniff makes a wrong type fatal.
+CONTENT_TYPES = MappingProxyType(
+    {
+        ".css": "text/css; charset=utf-8",
+        ".html": "text/html; charset=utf-8",
+        ".ico": "image/x-icon",
+        ".js": "text/javascript; charset=utf-8",
+        ".json": "application/json",
+        ".png": "image/png",
+        ".svg": "image/svg+xml",
+        ".txt": "text/plain; charset=utf-8",
+        ".webmanifest": "application/manifest+json",
+        ".webp": "image/webp",
+        ".woff2": "font/woff2",
+    }
+)
+SECURITY_HEADERS: Headers = (
+    (
+        "content-security-policy",
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
+    ),
+    ("cross-origin-opener-policy", "same-origin"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
+    ("referrer-policy", "no-referrer"),
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+)
+_OK, _PERMANENT_REDIRECT, _NOT_MODIFIED = 200, 308, 304
+
+
+@dataclass(frozen=True)
+class WebFolder:
+    """A folder of files served under ``/``. Nothing outside it, hidden in it, or reached by a link is."""
+
+    root: Path
+
+    def answer(self, request: HttpRequest) -> HttpResponse | None:
+        """The file *request* asks for, or None when there is none. Reads the disk."""
+        path = self._path(request.path)
+        if path is None:
+            return None
+        if path.is_dir():
+            if not request.path.endswith("/"):
+                return self._redirect(path)
+            path /= "index.html"
+        return _file_response(path, request)
+
+    def _path(self, url_path: str) -> Path | None:
+        """The path below the root that *url_path* means, if every part of it is plain and no link."""
+        parts = [part for part in unquote(url_path, errors="surrogateescape").split("/") if part]
+        if any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+            return None
+        path = self.root
+        for part in parts:
+            path /= part
+            if path.is_symlink():
+                return None
+        return path
+
+    def _redirect(self, folder: Path) -> HttpResponse:
+        # Relative links in its index.html need the slash. Built from the folder's path, so it cannot leave this host.
+        location = quote("/" + folder.relative_to(self.root).as_posix() + "/")
+        return HttpResponse(_PERMANENT_REDIRECT, (("location", location), *SECURITY_HEADERS), b"")
+
+
+def _file_response(path: Path, request: HttpRequest) -> HttpResponse | None:
+    content_type = CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
+    try:
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+            headers = (("cache-control", "no-cache"), ("etag", etag), *SECURITY_HEADERS)
+            if etag in (tag.strip().removeprefix("W/") for tag in request.header("if-none-match").split(",")):
+                return HttpResponse(_NOT_MODIFIED, headers, b"")
+            return HttpResponse(_OK, (("content-type", content_type), *headers), file.read())
+    except (OSError, ValueError):
+        return None

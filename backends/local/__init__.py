@@ -1,0 +1,1 @@
+"""SageMaker on this machine, in this process: an engine and a store."""

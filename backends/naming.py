@@ -1,0 +1,74 @@
+"""Names, ARNs and URIs: the one place where their grammar is written.
+
+Source: the SageMaker API model's patterns (TrainingJobName, ModelName, EndpointName …).
+"""
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+from backends.errors import InvalidSpec
+
+_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+MAX_KEY_BYTES = 1024
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return *name* if SageMaker would take it for a *kind* of thing.
+
+    Raises:
+        InvalidSpec: it is not 1-63 letters, digits and inner hyphens.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidSpec(
+            f"{kind} name {name!r} is not allowed: 1 to 63 letters, digits and hyphens, "
+            "starting and ending with a letter or digit.",
+            kind=kind,
+            name=name,
+        )
+    return name
+
+
+def fresh_name(stem: str) -> str:
+    """A name that has not been used: *stem*, the UTC time to the second, four random hex digits."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return check_name("job", f"{stem[:40].rstrip('-')}-{moment}-{secrets.token_hex(2)}")
+
+
+def arn(region: str, account: str, kind: str, name: str) -> str:
+    """The ARN of a SageMaker resource; its name part is lower-cased, as AWS does."""
+    return f"arn:aws:sagemaker:{region}:{account}:{kind}/{name.lower()}"
+
+
+def split_uri(uri: str, *, key_required: bool = True) -> tuple[str, str]:
+    """Cut ``s3://bucket/key`` into bucket and key; the key may be empty unless it is required.
+
+    Raises:
+        InvalidSpec: another scheme, no legal bucket, or a key that is empty, too long or not UTF-8.
+    """
+    scheme, found, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not found or not _BUCKET.fullmatch(bucket):
+        raise InvalidSpec(
+            f"{uri!r} is not an S3 URI; expected s3://bucket/key with a bucket of 3 to 63 lower-case "
+            "letters, digits, dots and hyphens.",
+            kind="uri",
+            name=uri,
+        )
+    try:
+        length = len(key.encode())
+    except UnicodeEncodeError as exc:
+        raise InvalidSpec(f"the key of {uri!r} is not valid Unicode.", kind="uri", name=uri) from exc
+    if length > MAX_KEY_BYTES or (key_required and not key):
+        raise InvalidSpec(
+            f"the key of {uri!r} has {length} bytes; allowed are 1 to {MAX_KEY_BYTES}.",
+            kind="uri",
+            name=uri,
+        )
+    return bucket, key
+
+
+def join_uri(prefix: str, *parts: str) -> str:
+    """Append *parts* to the URI *prefix* with single slashes; a slash at its end is not doubled."""
+    return "/".join([prefix.rstrip("/"), *parts])

@@ -1,0 +1,1 @@
+"""SageMaker's own language: specs ⇄ request and response documents; pure, written once, used everywhere."""

@@ -1,0 +1,149 @@
+"""One rig per backend: it starts a backend, knows the probe image there, and has back doors to the objects."""
+
+import io
+import json
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backends import Backend, open_backend
+from backends.config import BackendConfig
+from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
+from backends.stores.files import FileStore
+
+PROBE = Path(__file__).parents[1] / "images" / "probe"
+BUCKET = "conformance"
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A started backend. *plant* and *peek* reach objects without the store under test.
+
+    *plant_model* stores a model's files as an artifact; *model_files* reads one back.
+    """
+
+    name: str
+    backend: Backend
+    image: str
+    plant: Callable[[str, bytes], None]
+    peek: Callable[[str], bytes]
+    plant_model: Callable[[str, Mapping[str, bytes]], None]
+    model_files: Callable[[str], dict[str, bytes]]
+
+
+@contextmanager
+def memory(folder: Path) -> Iterator[Rig]:  # noqa: ARG001  every rig is started alike
+    """The fake, with the probe as Python functions."""
+    backend = open_memory({"probe": MemoryImage(_train, _serve)})
+    store = backend.store
+
+    def plant_model(uri: str, files: Mapping[str, bytes]) -> None:
+        store.put(uri, b"")
+        for name, data in files.items():
+            store.put(f"{uri}/{name}", data)
+
+    def model_files(uri: str) -> dict[str, bytes]:
+        return {info.uri.removeprefix(uri + "/"): store.get(info.uri) for info in store.list_objects(uri + "/")}
+
+    with backend:
+        yield Rig(
+            "memory",
+            backend,
+            "probe",
+            lambda uri, data: _drop(store.put(uri, data)),
+            store.get,
+            plant_model,
+            model_files,
+        )
+
+
+@contextmanager
+def local_process(folder: Path) -> Iterator[Rig]:
+    """The engine with real processes, and a file store seen through a second door."""
+    home = folder / "home"
+    config = BackendConfig(backend="local", runner="process", home=home, images={"probe": PROBE})
+    back_door = FileStore(home / "objects")
+    back_door.ensure_bucket(BUCKET)
+
+    def plant_model(uri: str, files: Mapping[str, bytes]) -> None:
+        back_door.put(uri, archive(files))
+
+    with open_backend(config) as backend:
+        try:
+            yield Rig(
+                "local-process",
+                backend,
+                "probe",
+                lambda uri, data: _drop(back_door.put(uri, data)),
+                back_door.get,
+                plant_model,
+                lambda uri: unarchived(back_door.get(uri)),
+            )
+        finally:
+            for name in list(backend.endpoints.names()):
+                backend.endpoints.wait_in_service(name, timeout_seconds=30)
+                backend.endpoints.delete(name)
+                backend.endpoints.wait_deleted(name, timeout_seconds=30)
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A model.tar.gz that holds *files*."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def unarchived(data: bytes) -> dict[str, bytes]:
+    """The files in a tar.gz."""
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
+        files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
+        return {name: file.read() for name, file in files.items() if file}
+
+
+def _drop(_: object) -> None:
+    """Forget what a call returned."""
+
+
+def _train(run: TrainingRun) -> None:
+    mode = run.hyperparameters.get("mode", "copy")
+    run.log.append(f"mode={mode}")
+    if mode == "fail":
+        raise ProgramFailed(
+            run.hyperparameters.get("failure", "it broke"), int(run.hyperparameters.get("exit_code", "1"))
+        )
+    if mode == "hang":
+        run.stopping.wait(60)
+        run.model["model.txt"] = b"saved on the way out"
+        return
+    channel = run.channels.get("train", {})
+    run.model["model.txt"] = b"".join(channel[name] for name in sorted(channel))
+    run.model["serve.json"] = run.hyperparameters.get("serve", "{}").encode()
+
+
+def _serve(files: Mapping[str, bytes]) -> Model:
+    settings = json.loads(files.get("serve.json", b"{}"))
+    if "exit" in settings:
+        raise ProgramFailed("told to exit", settings["exit"])
+
+    def answer(body: bytes, content_type: str | None, accept: str | None) -> tuple[int, bytes, str]:  # noqa: ARG001
+        words = body.decode(errors="replace").split()
+        for word in words:
+            if word.startswith("sleep="):
+                time.sleep(float(word.removeprefix("sleep=")))
+            if word.startswith("status="):
+                return int(word.removeprefix("status=")), b"told to fail", "text/plain"
+        if "model" in words:
+            return 200, files["model.txt"], "text/plain"
+        return 200, body.upper(), accept or "text/plain"
+
+    return answer
+
+
+RIGS = {"memory": memory, "local-process": local_process}
