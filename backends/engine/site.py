@@ -6,7 +6,7 @@ from pathlib import Path
 from backends.base import ObjectStore
 from backends.engine.runners import Runner, make_runner
 from backends.engine.settings import ACCOUNT, EngineSettings
-from backends.engine.state import State
+from backends.engine.state import Resource, State
 from backends.naming import arn
 
 TRAINING = "training job"
@@ -25,9 +25,9 @@ class Site:
     store: ObjectStore
     runner: Runner
 
-    def folder(self, kind: str, name: str) -> Path:
-        """Where the files of one job or endpoint lie."""
-        return self.settings.home / f"{kind.partition(' ')[0]}" / name
+    def folder(self, resource: Resource) -> Path:
+        """Where the files of one job or endpoint lie: never those of an earlier one of that name."""
+        return self.settings.home / resource.kind.partition(" ")[0] / f"{resource.name}@{resource.created:.6f}"
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a resource of one of the kinds above."""
@@ -55,7 +55,13 @@ def _open_store(settings: EngineSettings) -> ObjectStore:
     if settings.s3_endpoint_url:
         from backends.stores.s3 import S3Store  # noqa: PLC0415  boto3 is an extra
 
-        return S3Store(endpoint_url=settings.s3_endpoint_url, region=settings.region)
+        # Dummies: the local backend never looks for the user's credentials.
+        return S3Store.connect(
+            endpoint_url=settings.s3_endpoint_url,
+            region=settings.region,
+            access_key_id="test",
+            secret_access_key="test",  # noqa: S106  no secret: it opens nothing
+        )
     from backends.stores.files import FileStore  # noqa: PLC0415  only what is used is loaded
 
     return FileStore(settings.home / "objects")

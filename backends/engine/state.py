@@ -28,8 +28,12 @@ CREATE TABLE IF NOT EXISTS resource (
     PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS resource_by_time ON resource (kind, created);
+-- Endpoint names differ by more than case (CreateEndpoint's reference).
+CREATE UNIQUE INDEX IF NOT EXISTS endpoint_by_name ON resource (lower(name)) WHERE kind = 'endpoint';
 """
 _VERSION = 1
+# A name can be used again; together with the time of creation it is one life of one resource.
+_THIS = "WHERE kind = ? AND name = ? AND created = ?"
 
 
 class Taken(Exception):
@@ -92,40 +96,29 @@ class State:
         rows = self._db().execute("SELECT * FROM resource WHERE kind = ? ORDER BY created DESC, name", (kind,))
         return map(_resource, rows.fetchall())
 
-    def edit(self, kind: str, name: str, change: Callable[[Document], bool | None]) -> Document | None:
+    def edit(self, resource: Resource, change: Callable[[Document], bool | None]) -> Document | None:
         """Let *change* alter the facts inside a transaction; return them as they now are.
 
-        Nothing is written if *change* returns False. None if there is no such resource.
+        Nothing is written if *change* returns False. None if the resource is gone, even if another one has its
+        name by now.
         """
         with self._transaction() as db:
-            row = db.execute("SELECT facts FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+            row = db.execute(f"SELECT facts FROM resource {_THIS}", _key(resource)).fetchone()  # noqa: S608  a constant
             if row is None:
                 return None
             facts: Document = json.loads(row[0])
             if change(facts) is not False:
-                db.execute(
-                    "UPDATE resource SET facts = ? WHERE kind = ? AND name = ?",
-                    (json.dumps(facts), kind, name),
-                )
+                db.execute(f"UPDATE resource SET facts = ? {_THIS}", (json.dumps(facts), *_key(resource)))  # noqa: S608
             return facts
 
-    def update(self, kind: str, name: str, **facts: object) -> None:
-        """Set single facts; a value of None removes the fact."""
+    def update(self, resource: Resource, **facts: object) -> None:
+        """Set single facts."""
+        self.edit(resource, lambda known: known.update(facts))
 
-        def change(known: Document) -> None:
-            for key, value in facts.items():
-                if value is None:
-                    known.pop(key, None)
-                else:
-                    known[key] = value
-
-        self.edit(kind, name, change)
-
-    def remove(self, kind: str, name: str) -> bool:
-        """Forget the resource; False if there was none."""
+    def remove(self, resource: Resource) -> None:
+        """Forget the resource; quiet if it is gone."""
         with self._transaction() as db:
-            gone = db.execute("DELETE FROM resource WHERE kind = ? AND name = ?", (kind, name))
-            return gone.rowcount > 0
+            db.execute(f"DELETE FROM resource {_THIS}", _key(resource))  # noqa: S608
 
     def close(self) -> None:
         """Close this thread's connection; those of other threads close with them."""
@@ -153,6 +146,10 @@ class State:
             db.execute("ROLLBACK")
             raise
         db.execute("COMMIT")
+
+
+def _key(resource: Resource) -> tuple[str, str, float]:
+    return resource.kind, resource.name, resource.created
 
 
 def _resource(row: tuple[str, str, float, str, str]) -> Resource:

@@ -6,6 +6,10 @@ kernel lets go of the lock however it dies, so liveness needs neither process id
 
 The parent locks the seat before it starts the process, which inherits the lock, so there is no moment at which a
 recorded supervisor looks dead although it is on its way.
+
+Everything that a supervisor starts carries its seat as a label, and it leaves its seat's file behind unless it ended
+in good order. So an unlocked seat names exactly the processes that may be left over
+(:mod:`backends.engine.recovery`), whatever the records say.
 """
 
 import fcntl
@@ -15,12 +19,15 @@ import secrets
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from backends.engine.settings import EngineSettings
 
-_BOOT = "import sys; sys.path[:] = sys.argv[2].split('\\n'); from backends.engine.supervisor import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv[3].split('\\n'); from backends.engine.supervisor import main; main()"
+_PACKAGES = str(Path(__file__).parents[2])
+_DRAFT_SUFFIX = ".new"
 
 
 class Supervisor:
@@ -37,7 +44,8 @@ class Supervisor:
             with (settings.home / "engine.log").open("ab") as complaints:
                 self._process = subprocess.Popen(
                     # -S: the parent has worked out the module path already; doing it again costs 40 ms.
-                    [sys.executable, "-S", "-c", _BOOT, str(path), "\n".join(sys.path)],
+                    [sys.executable, "-S", "-c", _BOOT, str(settings.home), self.seat, _module_path()],
+                    cwd=settings.home,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=complaints,
@@ -65,7 +73,7 @@ class Supervisor:
 
 def _locked(path: Path) -> int:
     """A descriptor of the new file *path*, which appears under its name only once it is locked."""
-    draft = path.with_suffix(".new")
+    draft = path.with_suffix(_DRAFT_SUFFIX)
     lock = os.open(draft, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     draft.rename(path)
@@ -75,25 +83,28 @@ def _locked(path: Path) -> int:
 def is_alive(home: Path, seat: str) -> bool:
     """True while the supervisor of *seat* runs, or is about to."""
     try:
-        lock = os.open(_folder(home) / seat, os.O_RDWR | os.O_CLOEXEC)
+        probe = os.open(_folder(home) / seat, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared, so that two processes that look at once do not take each other for the supervisor.
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
-        os.close(lock)
-    (_folder(home) / seat).unlink(missing_ok=True)
+        os.close(probe)
     return False
 
 
-def clear_seats(home: Path) -> None:
-    """Remove the seats of the dead."""
+def seats(home: Path) -> Iterator[str]:
+    """Every seat that is taken, or was left behind by a supervisor that died."""
     with suppress(FileNotFoundError):
-        for path in _folder(home).iterdir():
-            if path.suffix != ".new":
-                is_alive(home, path.name)
+        yield from [path.name for path in _folder(home).iterdir() if path.suffix != _DRAFT_SUFFIX]
+
+
+def vacate(home: Path, seat: str) -> None:
+    """Remove the file of a seat whose supervisor has ended and has left nothing behind."""
+    (_folder(home) / seat).unlink(missing_ok=True)
 
 
 def _folder(home: Path) -> Path:
@@ -103,3 +114,8 @@ def _folder(home: Path) -> Path:
 def _environment() -> dict[str, str]:
     """The parent's environment without AWS's variables: nothing on this machine may use the user's account."""
     return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+
+
+def _module_path() -> str:
+    """Where this process finds its modules, for one that starts in another folder."""
+    return "\n".join([_PACKAGES, *(str(Path(entry).absolute()) for entry in sys.path)])

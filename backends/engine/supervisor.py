@@ -13,19 +13,18 @@ from pathlib import Path
 from backends.engine import training_run
 from backends.engine.settings import EngineSettings
 from backends.engine.site import ENDPOINT, TRAINING, TRANSFORM, Site, open_site
+from backends.engine.supervision import vacate
 
 
 def main() -> None:
-    """Read the order and carry it out; the seat's file goes last."""
-    seat = Path(sys.argv[1])
+    """Read the order and carry it out. An exception leaves the seat behind, for the next engine to sweep."""
+    home, seat = Path(sys.argv[1]), sys.argv[2]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        text = sys.stdin.read()
-        if text:
-            order = json.loads(text)
-            _carry(open_site(EngineSettings.from_json(order["settings"])), order["kind"], order["name"])
-    finally:
-        seat.unlink(missing_ok=True)
+    text = sys.stdin.read()
+    if text:
+        order = json.loads(text)
+        _carry(open_site(EngineSettings.from_json(order["settings"])), order["kind"], order["name"])
+    vacate(home, seat)
 
 
 def _carry(site: Site, kind: str, name: str) -> None:

@@ -1,11 +1,13 @@
 """The local backend: SageMaker's rooms over an engine and a store of this machine."""
 
+import shutil
 from typing import TypeVar
 
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.engine import Engine, EngineSettings
 from backends.engine.settings import ACCOUNT
+from backends.errors import Conflict, InvalidSpec
 from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, SageMakerTransform
 
 # Nothing on this machine asks for a role, but the documents carry one.
@@ -49,3 +51,24 @@ def open_local(config: BackendConfig) -> Backend:
         endpoints=room(SageMakerEndpoints),
         closing=engine.close,
     )
+
+
+def remove_home(config: BackendConfig) -> None:
+    """Remove the state folder and all in it; quiet if there is none.
+
+    Raises:
+        Conflict: something of it still runs.
+        InvalidSpec: the folder does not look like ours, so nothing was touched.
+    """
+    home = config.home.absolute()
+    if not home.exists():
+        return
+    if not (home / "state.db").exists():
+        raise InvalidSpec(f"{home} holds no Greenroom state; remove it by hand if it is to go.", kind="folder")
+    engine = Engine(engine_settings(config))
+    try:
+        if not engine.is_idle():
+            raise Conflict(f"jobs or endpoints of {home} still run; stop them first.", kind="folder", name=str(home))
+    finally:
+        engine.close()
+    shutil.rmtree(home)

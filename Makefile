@@ -1,0 +1,57 @@
+# The commands of this project. `make demo` and `make test` need Python 3.11+ and make, nothing else.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all check fix bench lock clean help
+
+help:
+	@echo "make demo    the whole pipeline on this machine, then the page at http://127.0.0.1:8000"
+	@echo "make test    the tests"
+	@echo "make check   format, lint, types, import rules"
+	@echo "make fix     format and repair what can be repaired"
+	@echo "make bench   what it costs, written to benchmarks/results and docs/performance.md"
+	@echo "make lock    work out requirements.lock anew (needs uv)"
+	@echo "make clean   remove what was built or downloaded, and the demo's state"
+
+demo: $(READY)
+	$(BIN)/sentiment run $(ARGS)
+	$(BIN)/sentiment web
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+lock:
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+
+clean:
+	if [ -x $(BIN)/sentiment ]; then $(BIN)/sentiment destroy --yes; fi
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# Every package is pinned and checked by its hash; uv does it in seconds where it is installed.
+$(READY): requirements.lock pyproject.toml
+	@if command -v uv >/dev/null; then \
+		set -e; uv venv -q --allow-existing --python $(PYTHON) $(VENV); \
+		uv pip sync -q --require-hashes --python $(BIN)/python requirements.lock; \
+		uv pip install -q --no-deps --python $(BIN)/python -e .; \
+	else \
+		set -e; $(PYTHON) -m venv $(VENV); \
+		$(BIN)/python -m pip install -q --require-hashes -r requirements.lock; \
+		$(BIN)/python -m pip install -q --no-deps -e .; \
+	fi
+	@touch $@

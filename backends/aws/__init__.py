@@ -1,0 +1,1 @@
+"""SageMaker on AWS, through boto3."""

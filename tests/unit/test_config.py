@@ -1,0 +1,60 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from backends.config import load_config
+from backends.errors import InvalidSpec
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable and no file of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("GREENROOM_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_flags_win_over_environment_over_file_over_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each layer shows where the one above it says nothing."""
+    (tmp_path / "greenroom.toml").write_text('region = "file"\nbucket = "from-file"\nrole_arn = "file"\n')
+    monkeypatch.setenv("GREENROOM_REGION", "environment")
+    monkeypatch.setenv("GREENROOM_ROLE_ARN", "environment")
+    config = load_config(role_arn="flag", runner=None)
+    assert (config.role_arn, config.region, config.bucket, config.runner) == (
+        "flag",
+        "environment",
+        "from-file",
+        "process",
+    )
+
+
+def test_paths_in_the_file_are_relative_to_it(tmp_path: Path) -> None:
+    """A configuration means the same from every working folder."""
+    (tmp_path / "deep").mkdir()
+    file = tmp_path / "deep" / "my.toml"
+    file.write_text('home = "state"\n[images]\n"mine:1" = "programs"\n')
+    config = load_config(file)
+    assert config.home == tmp_path / "deep" / "state"
+    assert config.images == {"mine:1": tmp_path / "deep" / "programs"}
+
+
+def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
+    """A typing error is refused and explained."""
+    (tmp_path / "greenroom.toml").write_text('reigon = "x"\n')
+    with pytest.raises(InvalidSpec, match="'reigon' is not a setting; did you mean 'region'"):
+        load_config()
+
+
+@pytest.mark.parametrize("text", ["= broken", "\xff", 'backend = "azure"', "home = 3"])
+def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    """Nothing is guessed."""
+    (tmp_path / "greenroom.toml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(InvalidSpec, match=r"greenroom\.toml"):
+        load_config()
+
+
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
+    """Only the default file may be missing."""
+    with pytest.raises(InvalidSpec, match=r"nowhere\.toml"):
+        load_config(tmp_path / "nowhere.toml")
