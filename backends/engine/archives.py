@@ -36,7 +36,8 @@ _SETUID_OR_SETGID = stat.S_ISUID | stat.S_ISGID
 # Nothing that trains twice alike should differ in its archive, so no clock enters it. Not 0: GNU tar
 # warns of "implausibly old" files.
 _PACKED_MTIME = 315_532_800  # 1980-01-01T00:00:00Z
-# Weights hardly compress at any level and level 1 is several times as fast as zlib's usual 6.
+# Dense float weights shrink to 93 % at any level; sparse ones to 54 % at level 1 and 48 % at zlib's usual 6,
+# which takes four times as long. A rehearsal on this machine is better served by the time.
 _PACKED_LEVEL = 1
 
 _GZIP_FORMAT = 31  # zlib's window size 15, plus 16 for a gzip frame
@@ -305,7 +306,7 @@ def _pax_records(content: bytes, tape: _Tape) -> Iterator[tuple[bytes, bytes]]:
 
 def _number(digits: bytes, base: Literal[8, 10], tape: _Tape) -> int:
     # int() alone takes signs, blanks inside and underscores.
-    if not digits or digits.strip(b"01234567" if base == 8 else b"0123456789") or len(digits) > 20:  # noqa: PLR2004
+    if not digits or digits.strip(b"01234567" if base == 8 else b"0123456789") or len(digits) > 20:
         tape.refuse(f"{digits[:32]!r} is not a number of a tar header")
     return int(digits, base)
 
@@ -326,7 +327,7 @@ class _Header:
 
     def _octal(self, start: int, width: int, tape: _Tape) -> int:
         raw = self._block[start : start + width]
-        if raw[0] == 0x80:  # noqa: PLR2004  GNU's mark of a binary number; 0xff would be a negative one
+        if raw[0] == 0x80:  # GNU's mark of a binary number; 0xff would be a negative one
             return int.from_bytes(raw[1:])
         digits = raw.partition(b"\0")[0].strip(b" ")
         return _number(digits, 8, tape) if digits else 0

@@ -185,16 +185,14 @@ def gunzip(source: BinaryIO | Iterable[bytes]) -> Iterator[bytes]:
     Raises:
         CorruptGzip: not gzip, a wrong checksum, other bytes after the end, or no end.
     """
-    unpack, members, full = None, 0, False
+    unpack, members = None, 0
     for piece in _slices(source, _GZIP_SLICE_BYTES):
         rest = piece if unpack or not members else piece.lstrip(b"\0")
-        while rest or full:
+        while rest:
             unpack = unpack or zlib.decompressobj(_GZIP_FORMAT)
             content = _inflate(unpack, rest)
             if content:
                 yield content
-            # At the limit zlib may hold more output than it has left input unread.
-            full = len(content) == PIECE_BYTES and not unpack.eof
             rest = unpack.unconsumed_tail
             if unpack.eof:
                 rest, unpack, members = unpack.unused_data.lstrip(b"\0"), None, members + 1

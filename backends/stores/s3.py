@@ -4,10 +4,11 @@ Large objects travel in parts, several at once; a multipart upload shows nothing
 so writes are atomic as the contract asks. boto3 is imported when a connection is made, not before.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -138,18 +139,7 @@ class S3Store(ObjectStore):
         bucket, key = split_uri(uri)
         with self._translated("object", uri):
             body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
-        return stream_of(self._body_pieces(uri, body))
-
-    def _body_pieces(self, uri: str, body: "StreamingBody") -> Iterator[bytes]:
-        try:
-            while True:
-                with self._translated("object", uri):
-                    piece = body.read(PIECE_BYTES)
-                if not piece:
-                    return
-                yield piece
-        finally:
-            body.close()
+        return stream_of(_Body(body, partial(self._translated, "object", uri)))
 
     def stat(self, uri: str) -> ObjectInfo:
         bucket, key = split_uri(uri)
@@ -246,3 +236,22 @@ def _first_part(source: BinaryIO) -> tuple[bytes, Iterator[bytes]]:
         if len(head) >= _PART_BYTES:
             break
     return bytes(head), rest
+
+
+class _Body:
+    """An answer's body in pieces. Not a generator: closing one that was never begun would leave it open."""
+
+    def __init__(self, body: "StreamingBody", translated: Callable[[], AbstractContextManager[None]]) -> None:
+        self._body = body
+        self._translated = translated
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._translated():
+                piece = self._body.read(PIECE_BYTES)
+            if not piece:
+                return
+            yield piece
+
+    def close(self) -> None:
+        self._body.close()

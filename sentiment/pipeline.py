@@ -1,0 +1,460 @@
+"""The seven steps: retrieve, prepare, upload, train, test by batch transform, deploy, use.
+
+The pipeline sees the four rooms of a backend and nothing else, so the same code runs in processes, in containers and
+on AWS. It keeps no notes of its own: jobs and endpoints are named after what they are made of, so a second run
+finds what the first has done, and goes on where it was interrupted.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backends.base import Backend, Jobs, SupportsLogs
+from backends.errors import BackendError, NotFound
+from backends.naming import join_uri
+from backends.specs import (
+    Channel,
+    EndpointSpec,
+    EndpointState,
+    JobState,
+    JobStatus,
+    ModelSpec,
+    Plan,
+    Split,
+    TrainingSpec,
+    TransformSpec,
+    Variant,
+)
+from sentiment import data
+from sentiment.bundle import CONTAINER
+from sentiment.reporter import Reporter
+from sentiment.settings import PROJECT, SentimentSettings
+
+METRICS = {
+    "validation:accuracy": r"validation:accuracy=([0-9.]+);",
+    "validation:auc": r"validation:auc=([0-9.]+);",
+    "train:seconds": r"train:seconds=([0-9.]+);",
+}
+_DIGEST_CHARS = 10
+_CSV = "text/csv"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A completed training job and the model that it left."""
+
+    name: str
+    artifact_uri: str
+    metrics: Mapping[str, float]
+
+    @property
+    def digest(self) -> str:
+        """What tells this model from others, for the names of what is made from it."""
+        return self.name.removeprefix(f"{PROJECT}-train-")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a batch transform over labelled reviews showed: the figures, and the folder with report and pictures."""
+
+    transform: str
+    figures: Mapping[str, Any]
+    report: Path
+
+
+@dataclass
+class Run:
+    """What one run of the whole pipeline did; *seconds* for each step, in order."""
+
+    dataset: str = ""
+    train_size: int = 0
+    test_size: int = 0
+    accuracy: float = 0.0
+    auc: float = 0.0
+    endpoint: str = ""
+    report: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Pipeline:
+    """The steps over one backend. With *fresh* nothing that was done before is taken for done."""
+
+    def __init__(
+        self, backend: Backend, settings: SentimentSettings, reporter: Reporter, *, fresh: bool = False
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._reporter = reporter
+        self._fresh = fresh
+
+    def run(self) -> Run:
+        """Steps 1 to 6; the endpoint is in service afterwards, ready for step 7."""
+        run = Run()
+        with self._timed(run, "prepare", "Retrieve and prepare the reviews"):
+            dataset = self.prepare()
+        run.dataset, run.train_size, run.test_size = dataset.name, dataset.train_size, dataset.test_size
+        with self._timed(run, "upload", f"Upload to {self._settings.prefix}"):
+            self.upload(dataset)
+        with self._timed(run, "train", "Train"):
+            trained = self.train(dataset)
+        with self._timed(run, "evaluate", "Test by batch transform"):
+            evaluated = self.evaluate(trained, self._uri(dataset, dataset.test_csv), dataset.test_size)
+        run.accuracy, run.auc = evaluated.figures["accuracy"], evaluated.figures["auc"]
+        run.report = str(evaluated.report)
+        with self._timed(run, "deploy", "Deploy"):
+            run.endpoint = self.deploy(trained)
+        return run
+
+    def plans(self) -> list[Plan]:
+        """The native requests of a first run, in order; nothing is sent. The reviews are prepared to name things."""
+        dataset = self.prepare()
+        stem = self._training_stem(dataset)
+        trained = Trained(stem, join_uri(f"{self._settings.prefix}/models", stem, "output", "model.tar.gz"), {})
+        uri = self._uri(dataset, dataset.test_csv)
+        backend = self._backend
+        return [
+            backend.training.plan(self._training_spec(dataset, stem)),
+            backend.transform.plan(self.transform_spec(trained, uri, self._test_stem(trained, uri))),
+            backend.endpoints.plan(self.endpoint_spec(trained)),
+        ]
+
+    # --- steps
+
+    def prepare(self) -> data.Dataset:
+        """Retrieve the reviews, clean and split them; channels lie on this machine afterwards."""
+        with self._reporter.progress("reading reviews") as advance:
+            dataset = data.prepare(
+                self._settings.source,
+                self._settings.home / "data",
+                test_fraction=self._settings.test_fraction,
+                seed=self._settings.seed,
+                progress=advance,
+                fresh=self._fresh,
+            )
+        self._reporter.say(
+            f"{dataset.name}: {dataset.train_size:,} reviews to train on, {dataset.test_size:,} held back; "
+            f"{dataset.duplicates:,} exact duplicates kept on one side"
+        )
+        return dataset
+
+    def upload(self, dataset: data.Dataset) -> None:
+        """Put the channels into the store; an object that is there already is not sent again."""
+        store = self._backend.store
+        store.ensure_bucket(self._settings.bucket)
+        for path in (dataset.train_csv, dataset.test_csv):
+            uri = self._uri(dataset, path)
+            if not self._fresh and self._is_stored(uri, path):
+                self._reporter.say(f"{uri} is there already")
+                continue
+            store.upload(path, uri, content_type=_CSV)
+            self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    def training_plan(self, dataset: data.Dataset) -> Plan:
+        """The native requests that training sends."""
+        return self._backend.training.plan(self._training_spec(dataset, self._training_stem(dataset)))
+
+    def train(self, dataset: data.Dataset) -> Trained:
+        """Train on the uploaded channel in the container's own ``train`` program."""
+        training = self._backend.training
+        stem = self._training_stem(dataset)
+        name, status = self._attempt(training, stem)
+        if status is None:
+            training.start(self._training_spec(dataset, name))
+        elif status.state is JobState.COMPLETED and status.artifact_uri:
+            self._reporter.say(f"training job {name} has done this already (--fresh trains anew)")
+            return Trained(name, status.artifact_uri, status.metrics)
+        status = self._finish(training, name, show_log=True)
+        assert status.artifact_uri is not None
+        self._reporter.say(f"model → {status.artifact_uri}")
+        return Trained(name, status.artifact_uri, status.metrics)
+
+    def evaluate(self, trained: Trained, uri: str, size: int) -> Evaluated:
+        """Predict the labelled reviews at *uri* by batch transform, the truth joined to each prediction.
+
+        *size*: how many reviews there are, for the progress bar.
+        """
+        from sentiment import evaluation  # noqa: PLC0415  loads the plotting library
+
+        transform = self._backend.transform
+        name, status = self._attempt(transform, self._test_stem(trained, uri))
+        spec = self.transform_spec(trained, uri, name)
+        output = f"{spec.output_uri}/{uri.rpartition('/')[2]}.out"
+        if status is None:
+            transform.start(spec)
+        if status is None or not status.state.is_terminal:
+            self._finish(transform, name)
+        else:
+            self._reporter.say(f"transform job {name} has done this already (--fresh does it anew)")
+        report = self._settings.home / "reports" / name
+        with self._reporter.progress("judging predictions") as advance:
+            figures = evaluation.evaluate(_counted(self._rows(output), size, advance), report)
+        self._reporter.say(
+            f"accuracy {figures['accuracy']:.2%}, AUC {figures['auc']:.4f}, log-loss {figures['log_loss']:.3f}, "
+            f"calibration error {figures['ece']:.2%}"
+        )
+        self._reporter.say(f"report: {report}")
+        return Evaluated(name, figures, report)
+
+    def transform_spec(self, trained: Trained, uri: str, name: str) -> TransformSpec:
+        """What evaluation asks for: the review goes to the model, text and label are joined to its answer."""
+        return TransformSpec(
+            name=name,
+            model=ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri),
+            input_uri=uri,
+            output_uri=f"{self._settings.prefix}/predictions/{name}",
+            content_type=_CSV,
+            accept=_CSV,
+            split=Split.LINE,
+            assemble=Split.LINE,
+            input_filter="$[0]",
+            join_input=True,
+            instance_type=self._settings.instance_type,
+        )
+
+    def evaluate_held_back(self) -> Evaluated:
+        """Evaluate the newest model on the reviews that were held back."""
+        trained = self.newest_model()
+        dataset = self.prepare()
+        self.upload(dataset)
+        return self.evaluate(trained, self._uri(dataset, dataset.test_csv), dataset.test_size)
+
+    def evaluate_file(self, path: Path) -> Evaluated:
+        """Evaluate a labelled CSV of the user's (columns text, label) with the newest model."""
+        trained = self.newest_model()
+        prepared = self._settings.home / "data" / "evaluate" / f"{_digest_of(path)}.csv"
+        size = data.write_channel(path, prepared)
+        uri = f"{self._settings.prefix}/evaluate/{prepared.name}"
+        self._backend.store.ensure_bucket(self._settings.bucket)
+        if self._fresh or not self._is_stored(uri, prepared):
+            self._backend.store.upload(prepared, uri, content_type=_CSV)
+        return self.evaluate(trained, uri, size)
+
+    def endpoint_spec(self, trained: Trained) -> EndpointSpec:
+        """What deployment asks for."""
+        model = ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri)
+        variant = Variant(model=model, instance_type=self._settings.instance_type)
+        return EndpointSpec(name=f"{PROJECT}-{trained.digest}", variants=(variant,))
+
+    def deploy(self, trained: Trained) -> str:
+        """Put the model into service, then retire the endpoints of earlier models; returns the endpoint's name."""
+        endpoints = self._backend.endpoints
+        spec = self.endpoint_spec(trained)
+        state = self._endpoint_state(spec.name)
+        if state in {EndpointState.FAILED, EndpointState.DELETING, EndpointState.OUT_OF_SERVICE}:
+            endpoints.delete(spec.name)
+            endpoints.wait_deleted(spec.name)
+            state = None
+        if state is None:
+            endpoints.start(spec)
+        else:
+            self._reporter.say(f"endpoint {spec.name} is up already")
+        endpoints.wait_in_service(spec.name)
+        self._retire(keep=spec.name)
+        self._reporter.say(f"endpoint {spec.name} is in service")
+        return spec.name
+
+    # --- what is there
+
+    def newest_model(self) -> Trained:
+        """The model of the newest completed training job.
+
+        Raises:
+            NotFound: nothing has been trained.
+        """
+        for name in self._backend.training.names():
+            if name.startswith(f"{PROJECT}-train-"):
+                status = self._backend.training.status(name)
+                if status.state is JobState.COMPLETED and self._has_artifact(status):
+                    return Trained(name, status.artifact_uri or "", status.metrics)
+        raise NotFound(
+            f"no model has been trained on {self._backend.place}. Train one with `sentiment run` or `sentiment train`.",
+            kind="training job",
+        )
+
+    def endpoint(self) -> str:
+        """The name of the newest endpoint in service.
+
+        Raises:
+            NotFound: nothing is deployed.
+        """
+        for name in self._backend.endpoints.names():
+            if name.startswith(f"{PROJECT}-") and self._endpoint_state(name) in {
+                EndpointState.IN_SERVICE,
+                EndpointState.UPDATING,
+                EndpointState.SYSTEM_UPDATING,
+            }:
+                self._backend.endpoints.wait_in_service(name, timeout_seconds=60)
+                return name
+        raise NotFound(
+            f"no endpoint is in service on {self._backend.place}. Deploy one with `sentiment deploy`.", kind="endpoint"
+        )
+
+    def predict(self, endpoint: str, texts: Sequence[str], *, explain: bool = False) -> list[dict[str, Any]]:
+        """Ask the endpoint about *texts*; one prediction each, in order."""
+        body = json.dumps({"instances": list(texts), "explain": explain}).encode()
+        reply = self._backend.endpoints.invoke(
+            endpoint, body, content_type="application/json", accept="application/json"
+        )
+        predictions: list[dict[str, Any]] = json.loads(reply.body)["predictions"]
+        if len(predictions) != len(texts):
+            raise BackendError(f"endpoint {endpoint!r} gave {len(predictions)} answers to {len(texts)} reviews.")
+        return predictions
+
+    def destroy(self) -> list[str]:
+        """Stop and remove everything of the application: jobs, endpoints, models, objects. Returns what it was."""
+        gone: list[str] = []
+        for name in [name for name in self._backend.endpoints.names() if name.startswith(f"{PROJECT}-")]:
+            if not self._state_is_settled(name):
+                self._settle(name)
+            self._backend.endpoints.delete(name)
+            self._backend.endpoints.wait_deleted(name)
+            gone.append(f"endpoint {name}")
+        for jobs in (self._backend.training, self._backend.transform):
+            gone += self._destroy_jobs(jobs)
+        try:
+            count = self._backend.store.delete_prefix(f"{self._settings.prefix}/")
+        except NotFound:
+            count = 0
+        return [*gone, f"{count} objects below {self._settings.prefix}/"]
+
+    # --- inside
+
+    def _training_stem(self, dataset: data.Dataset) -> str:
+        made_of = [dataset.fingerprint, self._settings.image, sorted(self._settings.hyperparameters.items()), _code()]
+        return f"{PROJECT}-train-{_digest(json.dumps(made_of))}"
+
+    def _test_stem(self, trained: Trained, uri: str) -> str:
+        return f"{PROJECT}-test-{trained.digest}-{_digest(uri)[:6]}"
+
+    def _training_spec(self, dataset: data.Dataset, name: str) -> TrainingSpec:
+        return TrainingSpec(
+            name=name,
+            image=self._settings.image,
+            output_uri=f"{self._settings.prefix}/models",
+            channels=(Channel(name="train", uri=self._uri(dataset, dataset.train_csv), content_type=_CSV),),
+            hyperparameters=self._settings.hyperparameters,
+            metrics=METRICS,
+            instance_type=self._settings.instance_type,
+            max_runtime_seconds=3600,
+        )
+
+    def _attempt(self, jobs: Jobs[Any], stem: str) -> tuple[str, JobStatus | None]:
+        """The newest job named after *stem* if it serves (completed, or still running), else the next free name."""
+        newest, number = None, 1
+        name = stem
+        while (status := _status(jobs, name)) is not None:
+            newest, number = status, number + 1
+            name = f"{stem}-{number}"
+        if newest is None or self._fresh:
+            return name, None
+        serves = newest.state is JobState.COMPLETED and self._has_artifact(newest)
+        return (newest.name, newest) if serves or newest.state is JobState.IN_PROGRESS else (name, None)
+
+    def _has_artifact(self, status: JobStatus) -> bool:
+        if status.artifact_uri:
+            return self._backend.store.exists(status.artifact_uri)
+        return next(self._backend.store.list_objects(f"{status.output_uri}/"), None) is not None
+
+    def _finish(self, jobs: Jobs[Any], name: str, *, show_log: bool = False) -> JobStatus:
+        """Wait for the job, its output streaming by; an interrupt stops the job too."""
+        try:
+            if show_log and isinstance(jobs, SupportsLogs):
+                for line in jobs.log_lines(name, follow=True):
+                    self._reporter.say(f"│ {line}")
+            with self._reporter.progress(f"{jobs.kind} {name}"):
+                return jobs.finish(name)
+        except KeyboardInterrupt:
+            self._reporter.say(f"interrupted: stopping {jobs.kind} {name}")
+            jobs.stop(name)
+            jobs.wait(name)
+            raise
+
+    def _rows(self, uri: str) -> Iterator[tuple[str, int, float]]:
+        """(text, label, probability) of each line of a transform's output."""
+        with self._backend.store.reader(uri) as stream:
+            for text, label, _, probability in csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline="")):
+                yield text, data.parse_label(label), float(probability)
+
+    def _uri(self, dataset: data.Dataset, path: Path) -> str:
+        return f"{self._settings.prefix}/data/{dataset.fingerprint}/{path.stem}/{path.name}"
+
+    def _is_stored(self, uri: str, path: Path) -> bool:
+        try:
+            return self._backend.store.stat(uri).size_bytes == path.stat().st_size
+        except NotFound:
+            return False
+
+    def _endpoint_state(self, name: str) -> EndpointState | None:
+        try:
+            return self._backend.endpoints.status(name).state
+        except NotFound:
+            return None
+
+    def _state_is_settled(self, name: str) -> bool:
+        state = self._endpoint_state(name)
+        return state is None or state.is_settled or state is EndpointState.DELETING
+
+    def _settle(self, name: str) -> None:
+        try:
+            self._backend.endpoints.wait_in_service(name)
+        except BackendError as exc:
+            self._reporter.say(str(exc))
+
+    def _retire(self, *, keep: str) -> None:
+        for name in [name for name in self._backend.endpoints.names() if name.startswith(f"{PROJECT}-")]:
+            if name != keep and self._state_is_settled(name):
+                self._reporter.say(f"retiring endpoint {name}")
+                self._backend.endpoints.delete(name)
+
+    def _destroy_jobs(self, jobs: Jobs[Any]) -> list[str]:
+        ours = [name for name in jobs.names() if name.startswith(f"{PROJECT}-")]
+        for name in ours:
+            jobs.stop(name)
+        for name in ours:
+            jobs.wait(name)
+            jobs.discard(name)
+        return [f"{jobs.kind} {name}" for name in ours]
+
+    @contextmanager
+    def _timed(self, run: Run, step: str, title: str) -> Iterator[None]:
+        self._reporter.step(title)
+        started = time.perf_counter()
+        yield
+        run.seconds[step] = round(time.perf_counter() - started, 3)
+
+
+def _status(jobs: Jobs[Any], name: str) -> JobStatus | None:
+    try:
+        return jobs.status(name)
+    except NotFound:
+        return None
+
+
+def _counted(rows: Iterator[Any], size: int, advance: Any) -> Iterator[Any]:
+    for number, row in enumerate(rows):
+        if number % 500 == 0:
+            advance(number / max(1, size))
+        yield row
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_CHARS]
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST_CHARS]
+
+
+def _code() -> str:
+    """What the container is made of: a change of its programs or of the model trains a new one."""
+    files = [CONTAINER / "train", CONTAINER / "serve", *sorted(CONTAINER.glob("*.py"))]
+    files += [Path(__file__).parent / name for name in ("text.py", "model.py")]
+    return _digest("".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))

@@ -1,0 +1,107 @@
+"""Telling a person what goes on: headings and progress bars on a terminal, plain lines elsewhere; never on stdout."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+_PLAIN_EVERY_SECONDS = 2.0
+
+# Called with the fraction done, 0 to 1.
+Advance = Callable[[float], None]
+
+
+class Reporter(Protocol):
+    """Where the pipeline says what it does."""
+
+    def step(self, title: str) -> None:
+        """Begin a step."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line about the present step, or of a program's output."""
+        ...
+
+    def progress(self, what: str) -> AbstractContextManager[Advance]:
+        """A context in which something long goes on; it yields an Advance."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def step(self, title: str) -> None:
+        """Say nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Advance]:  # noqa: ARG002  the face is the Reporter's
+        """Say nothing."""
+        yield lambda fraction: None  # noqa: ARG005
+
+
+class PlainLines:
+    """Lines on stderr, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._number = 0
+
+    def step(self, title: str) -> None:
+        self._number += 1
+        self.say(f"[{self._number}] {title}")
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Advance]:
+        last = time.monotonic()
+
+        def advance(fraction: float) -> None:
+            nonlocal last
+            if time.monotonic() - last >= _PLAIN_EVERY_SECONDS:
+                last = time.monotonic()
+                self.say(f"    {what}: {fraction:.0%}")
+
+        yield advance
+
+
+class Terminal:
+    """Rich output on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console  # noqa: PLC0415  loading it takes as long as --help may
+
+        self._console = Console(stderr=True, highlight=False)
+        self._number = 0
+
+    def step(self, title: str) -> None:
+        self._number += 1
+        self._console.print(f"\n[bold green]{self._number}[/] [bold]{_escaped(title)}[/]")
+
+    def say(self, text: str) -> None:
+        self._console.print(f"  {_escaped(text)}", style="dim")
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Advance]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+        columns = TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")
+        with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as progress:
+            task = progress.add_task(_escaped(what), total=1.0)
+            yield lambda fraction: progress.update(task, completed=fraction)
+
+
+def make_reporter() -> Reporter:
+    """The reporter that fits where stderr goes."""
+    return Terminal() if sys.stderr.isatty() else PlainLines()
+
+
+def _escaped(text: str) -> str:
+    """*text* with nothing in it that rich or a terminal would obey (case S23)."""
+    from rich.markup import escape  # noqa: PLC0415
+
+    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text))

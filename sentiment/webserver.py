@@ -1,0 +1,67 @@
+"""The page on this machine: browser → gateway → Lambda handler → runtime API → endpoint, each on loopback."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from backends.config import BackendConfig
+from backends.errors import BackendUnavailable, NotSupported
+from sentiment.bundle import HANDLER, WEB
+
+_FUNCTION_TIMEOUT_SECONDS = 10.0
+_START_TIMEOUT_SECONDS = 30.0
+
+
+def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the page for *endpoint* of the local backend until SIGINT or SIGTERM.
+
+    Raises:
+        BackendUnavailable: the port is taken, or the web libraries are not installed.
+        NotSupported: the endpoint is on AWS; there the page has a home of its own.
+    """
+    if config.backend != "local":
+        raise NotSupported("`sentiment web` serves endpoints of this machine; use --backend local.")
+    try:
+        from backends.gateway import FunctionSettings, GatewaySettings, Server, create_app  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        raise BackendUnavailable(f"the page needs {exc.name}: pip install 'greenroom[web]'.") from exc
+    with _runtime_api(config) as runtime_url:
+        function = FunctionSettings(
+            bundle=HANDLER,
+            environment={
+                "ENDPOINT_NAME": endpoint,
+                "GREENROOM_BACKEND": config.backend,
+                "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime_url,
+            },
+            timeout_seconds=_FUNCTION_TIMEOUT_SECONDS,
+            region=config.region,
+        )
+        gateway = create_app(GatewaySettings(function=function, web_folder=WEB))
+        try:
+            server = Server(gateway, port=port, on_ready=on_ready)
+        except OSError as exc:
+            raise BackendUnavailable(f"port {port} cannot be used ({exc}); choose another with --port.") from exc
+        server.run()
+
+
+@contextmanager
+def _runtime_api(config: BackendConfig) -> Iterator[str]:
+    """The emulator's runtime API on a free port, in a thread of this process; yields its URL."""
+    from backends.emulator.app import create_app  # noqa: PLC0415
+    from backends.engine import Engine  # noqa: PLC0415
+    from backends.gateway import Server  # noqa: PLC0415
+    from backends.local.backend import engine_settings  # noqa: PLC0415
+
+    ready = threading.Event()
+    engine = Engine(engine_settings(config))
+    server = Server(create_app(engine), on_ready=lambda url: ready.set())  # noqa: ARG005
+    thread = threading.Thread(target=server.run, name="runtime-api", daemon=True)
+    thread.start()
+    try:
+        if not ready.wait(_START_TIMEOUT_SECONDS):
+            raise BackendUnavailable("the runtime API did not start.")
+        yield server.url
+    finally:
+        server.should_exit = True
+        thread.join()
+        engine.close()
