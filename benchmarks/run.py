@@ -55,15 +55,17 @@ def machine() -> dict[str, Any]:
 def publish(document: dict[str, Any]) -> None:
     """Put the figures between the marks of docs/performance.md."""
     described = document["machine"]
+    cores = f"{described['cores']} cores ({described['cpu']})"
     lines = [
-        f"Measured {document['when'][:10]} on {described['cores']} cores ({described['cpu']}), "
-        f"{described['memory_gb']} GB, Python {described['python']}.",
+        f"Measured {document['when'][:10]} on {cores}, {described['memory_gb']} GB, Python {described['python']}.",
         "",
         "| what | ours | beside | ratio | target |",
         "|---|---|---|---|---|",
     ]
     for rows in document["figures"].values():
-        lines += [f"| {row['what']} | {row['ours']} | {row['peer']} | {row['ratio']} | {row['target']} |" for row in rows]
+        lines += [
+            f"| {row['what']} | {row['ours']} | {row['peer']} | {row['ratio']} | {row['target']} |" for row in rows
+        ]
     before, rest = DOCUMENT.read_text().split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     DOCUMENT.write_text(before + "\n".join([MARKS[0], "", *lines, "", MARKS[1]]) + after)

@@ -35,8 +35,7 @@ FORMAT_VERSION = 1
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-_Halves = npt.NDArray[np.float16]
-_Marks = npt.NDArray[np.uint16]
+_Shorts = npt.NDArray[np.int16]
 
 
 class ModelError(ValueError):
@@ -54,7 +53,7 @@ class Hyperparameters:
         c: cost of an error on the training data against a small weight; above 0.
         min_df: an n-gram counts if at least so many training reviews have it.
         ngram_max: the most words in an n-gram, 1 to 5.
-        folds: parts of the training data for the out-of-fold margins; fewer are used if a class is smaller.
+        folds: for the out-of-fold margins, one in so many training reviews is held out; fewer if a class is smaller.
     """
 
     c: float = 1.0
@@ -85,6 +84,9 @@ class Hyperparameters:
 
 _LONGEST_NGRAM = 5
 _FEWEST_FOLDS = 2
+# Two of five folds give 10,000 margins for the two numbers of the Platt scaling: another fold costs a fit, and its
+# margins say nothing new.
+_FOLDS_HELD_OUT = 2
 
 
 def _number(name: str, value: str, kinds: Mapping[str, Any]) -> Any:
@@ -103,75 +105,88 @@ def _number(name: str, value: str, kinds: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Table:
-    """A set of hashes, each with a slot of its own, numbered from 1; slot 0 stands for all others.
+    """A map from hashes to payloads of up to 48 bits; all other hashes have payload 0.
 
     Several levels of direct addressing: of the hashes that fall on the same slot of a level, one stays there and the
-    others go to the next level, which is smaller. A slot holds 16 bits of its hash, so that one strange n-gram in
-    65,536 is taken for a known one. An empty slot ends the search.
+    others go to the next level, which is smaller. A slot holds a mark, 16 bits of its hash, so that one strange n-gram
+    in 65,536 is taken for a known one. An empty slot ends the search. Mark and payload are side by side in one word,
+    so that a hash costs one look at a far place in memory, not three.
 
     Attributes:
-        marks: the 16 bits of each slot, 0 where it is empty.
+        words: one a slot: the mark in the lowest 16 bits, 0 if the slot is empty, and the payload above.
         level_bits: level i has ``2**level_bits[i]`` slots, which follow those of level i - 1.
     """
 
-    marks: _Marks
+    words: Hashes
     level_bits: tuple[int, ...]
 
     @classmethod
     def of(cls, hashes: Hashes) -> "Table":
-        """Build the table of *hashes*, which are below 2**HASH_BITS and distinct."""
-        levels = [np.zeros(1, np.uint16)]
-        level_bits = []
+        """Build a table of *hashes*, which are distinct and below 2**HASH_BITS; payloads are 1, 2, ... by slot."""
+        levels = [np.zeros(0, np.uint64)]
+        level_bits: list[int] = []
         while hashes.size:
-            # Beyond the first level, twice the room: few levels mean a short search.
-            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) - 1).bit_length() + bool(level_bits))
+            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length())
             places = _places(hashes, len(level_bits), bits)
-            winners = np.full(1 << bits, -1, np.int64)
-            winners[places] = np.arange(len(hashes))
-            taken = winners >= 0
-            marks = np.zeros(1 << bits, np.uint16)
-            marks[taken] = _marks(hashes[winners[taken]])
+            marks = np.zeros(1 << bits, np.uint64)
+            marks[places] = _marks(hashes)
             levels.append(marks)
             level_bits.append(bits)
             # One with the same mark on the same slot would never be looked for further on.
             hashes = hashes[marks[places] != _marks(hashes)]
-        return cls(np.concatenate(levels), tuple(level_bits))
+        table = cls(np.concatenate(levels), tuple(level_bits))
+        return table.filled(np.arange(1, table.size + 1, dtype=np.uint64))
 
-    def find(self, hashes: Hashes) -> Indices:
-        """The slot of each of *hashes*, 0 for those not in the table."""
-        slots = np.zeros(len(hashes), np.int64)
-        open_indices: Indices | None = None
-        offset = 1
+    @property
+    def size(self) -> int:
+        """How many slots are taken."""
+        return int(np.count_nonzero(self.words))
+
+    @property
+    def marks(self) -> npt.NDArray[np.uint16]:
+        """The mark of each slot."""
+        return self.words.astype(np.uint16)
+
+    def filled(self, payloads: Hashes) -> "Table":
+        """The same table with other *payloads*, one for each taken slot."""
+        words = self.words & _MARK_MASK
+        words[words > 0] |= np.left_shift(payloads, _MARK_BITS, dtype=np.uint64)
+        return Table(words, self.level_bits)
+
+    def find(self, hashes: Hashes) -> Hashes:
+        """The payload of each of *hashes*."""
+        payloads = np.zeros(len(hashes), np.uint64)
+        # The numbers in hashes of those that are still looked for; at first, of all.
+        numbers: Indices | None = None
+        offset = 0
         for level, bits in enumerate(self.level_bits):
-            places = _places(hashes, level, bits)
-            places += offset
-            found, wanted = self.marks[places], _marks(hashes)
-            hit = found == wanted
-            if open_indices is None:
-                slots[hit] = places[hit]
-            else:
-                slots[open_indices[hit]] = places[hit]
-            still_open = ((found != 0) & ~hit).nonzero()[0]
-            if not still_open.size:
+            found = self.words[offset : offset + (1 << bits)][_places(hashes, level, bits)]
+            is_other = (found & _MARK_MASK) != _marks(hashes)
+            hits = (~is_other).nonzero()[0]
+            payloads[hits if numbers is None else numbers[hits]] = found[hits] >> _MARK_BITS
+            open_ones = (is_other & (found != 0)).nonzero()[0]
+            if not open_ones.size:
                 break
-            hashes = hashes[still_open]
-            open_indices = still_open if open_indices is None else open_indices[still_open]
+            hashes = hashes[open_ones]
+            numbers = open_ones if numbers is None else numbers[open_ones]
             offset += 1 << bits
-        return slots
+        return payloads
 
 
+_MARK_BITS = 16
+_MARK_MASK = (1 << _MARK_BITS) - 1
 _SMALLEST_LEVEL_BITS = 6
 _LEVEL_STEP = 0xD1342543DE82EF95
 
 
-def _places(hashes: Hashes, level: int, bits: int) -> Indices:
+def _places(hashes: Hashes, level: int, bits: int) -> npt.NDArray[np.int64]:
     # The first level takes the uppermost bits as they are: a review's sorted hashes then walk through it in order.
     factor = (1 << 64 - HASH_BITS) if level == 0 else pow(_LEVEL_STEP, level, 1 << 64)
-    return (hashes * factor >> 64 - bits).view(np.int64)
+    return np.right_shift(hashes * factor, 64 - bits, dtype=np.uint64).view(np.int64)
 
 
-def _marks(hashes: Hashes) -> _Marks:
-    return np.maximum(hashes.astype(np.uint16), 1)
+def _marks(hashes: Hashes) -> Hashes:
+    return np.maximum(hashes & _MARK_MASK, 1)
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -210,12 +225,14 @@ class Training:
         positive: positive training reviews.
         negative: negative training reviews.
         features: n-grams in the model.
-        accuracy: share of training reviews judged rightly by a model that had not seen them (out of fold), 0 to 1.
+        held_out: training reviews that were judged by a model that had not seen them.
+        accuracy: the share of those that were judged rightly, 0 to 1.
     """
 
     positive: int
     negative: int
     features: int
+    held_out: int
     accuracy: float
 
 
@@ -227,17 +244,17 @@ class SentimentModel:
         hyperparameters: how it was trained.
         training: what it was trained on.
         bias: the margin of a review without a known n-gram.
-        table: the known n-grams.
-        influence: float16, one a slot of *table*: log-count ratio times weight, in units of log-odds.
-        energy: float16, one a slot of *table*: log-count ratio squared.
+        influence_unit: log-odds for 1 of an n-gram's influence, the log-count ratio times the weight.
+        energy_unit: what 1 of an n-gram's energy, the log-count ratio squared, stands for.
+        table: the known n-grams; the payload is the energy, and 16 bits above it the influence, a signed number.
     """
 
     hyperparameters: Hyperparameters
     training: Training
     bias: float
+    influence_unit: float
+    energy_unit: float
     table: Table
-    influence: _Halves
-    energy: _Halves
 
     def predict(self, texts: Sequence[str]) -> Floats:
         """P(positive) of each of *texts*: float64, shape (texts,). A text gets the same answer in any company.
@@ -262,17 +279,18 @@ class SentimentModel:
         """
         located = locate(text, self.hyperparameters.ngram_max)
         hashes, inverse, counts = np.unique(np.concatenate(located.hashes), return_inverse=True, return_counts=True)
-        slots = self.table.find(hashes)
-        shares = self.influence[slots] / counts / (math.sqrt(self.energy[slots].sum(dtype=np.float64)) or 1.0)
+        influence, energy = _unpacked(self.table.find(hashes))
+        length = math.sqrt(energy.sum() * self.energy_unit) or 1.0
+        shares = influence * (self.influence_unit / length) / counts
         weights = np.zeros(len(located.spans))
         end = 0
         for n, grams in enumerate(located.hashes, start=1):
             start, end = end, end + len(grams)
             for place in range(n):
                 weights[place : place + len(grams)] += shares[inverse[start:end]] / n
-        margin = float(self.margins([text])[0])
+        margins = self.margins([text])
         words = tuple(_words(text, located.spans.tolist(), weights.tolist()))
-        return Explanation(float(_probability(np.float64(margin))), margin, self.bias, words)
+        return Explanation(float(_probability(margins)[0]), float(margins[0]), self.bias, words)
 
     def save(self, folder: Path | str) -> None:
         """Write ``model.npz`` (numbers) and ``model.json`` (all else) into *folder*, which is made if need be.
@@ -287,20 +305,25 @@ class SentimentModel:
             "hyperparameters": asdict(self.hyperparameters),
             "training": asdict(self.training),
             "bias": self.bias,
+            "influence_unit": self.influence_unit,
+            "energy_unit": self.energy_unit,
             "level_bits": list(self.table.level_bits),
         }
         with _replacing(folder / _ARRAYS) as path, path.open("wb") as file:
-            np.savez(file, marks=self.table.marks, influence=self.influence, energy=self.energy)
+            influence, energy = _unpacked(self.table.words >> _MARK_BITS)
+            np.savez(file, marks=self.table.marks, influence=influence, energy=energy)
         with _replacing(folder / _DOCUMENT) as path:
             path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
     def _margins(self, texts: Sequence[str]) -> Floats:
         features = featurise(texts, self.hyperparameters.ngram_max)
-        slots = self.table.find(features.hashes)
+        influence, energy = _unpacked(self.table.find(features.hashes))
         reviews = np.arange(len(texts)).repeat(features.bounds[1:] - features.bounds[:-1])
-        energy = np.bincount(reviews, self.energy[slots], len(texts))
-        energy[energy == 0] = 1
-        margins: Floats = self.bias + np.bincount(reviews, self.influence[slots], len(texts)) / np.sqrt(energy)
+        # Whole numbers: their sums are exact, whatever the order.
+        energies = np.bincount(reviews, energy, len(texts)) * self.energy_unit
+        influences = np.bincount(reviews, influence, len(texts)) * self.influence_unit
+        energies[energies == 0] = 1
+        margins: Floats = self.bias + influences / np.sqrt(energies)
         return margins
 
 
@@ -308,8 +331,18 @@ class SentimentModel:
 _BATCH_TEXTS = 128
 
 
-def _probability(margins: Any) -> Any:
-    return 1 / (1 + np.exp(-margins))
+def _packed(influence: _Shorts, energy: _Shorts) -> Hashes:
+    return energy.astype(np.uint64) | influence.view(np.uint16).astype(np.uint64) << 16
+
+
+def _unpacked(payloads: Hashes) -> tuple[_Shorts, _Shorts]:
+    return (payloads >> 16).astype(np.int16), payloads.astype(np.int16)
+
+
+def _probability(margins: Floats) -> Floats:
+    # Beyond this the answer does not change, and the exponential would overflow.
+    probabilities: Floats = 1 / (1 + np.exp(-np.clip(margins, -700, 700)))
+    return probabilities
 
 
 def _words(text: str, spans: Sequence[Sequence[int]], weights: Sequence[float]) -> Iterator[Word]:
@@ -326,7 +359,7 @@ def _words(text: str, spans: Sequence[Sequence[int]], weights: Sequence[float]) 
 # --- on disk -------------------------------------------------------------------------------------
 
 _ARRAYS, _DOCUMENT = "model.npz", "model.json"
-_DTYPES = {"marks": np.uint16, "influence": np.float16, "energy": np.float16}
+_DTYPES = {"marks": np.uint16, "influence": np.int16, "energy": np.int16}
 
 
 @contextmanager
@@ -350,18 +383,20 @@ def load(folder: Path | str) -> SentimentModel:
     document = _read_document(folder / _DOCUMENT)
     arrays = _read_arrays(folder / _ARRAYS)
     try:
-        table = Table(arrays["marks"], tuple(int(bits) for bits in document["level_bits"]))
         model = SentimentModel(
             Hyperparameters(**document["hyperparameters"]),
             Training(**document["training"]),
             float(document["bias"]),
-            table,
-            arrays["influence"],
-            arrays["energy"],
+            float(document["influence_unit"]),
+            float(document["energy_unit"]),
+            _read_table(arrays, [int(bits) for bits in document["level_bits"]]),
         )
+    except ModelError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder / _DOCUMENT} is no description of a model: {error!r}") from error
-    _check(model, folder)
+    if not all(map(math.isfinite, (model.bias, model.influence_unit, model.energy_unit))) or model.energy_unit <= 0:
+        raise ModelError(f"{folder / _DOCUMENT}: a number is out of range")
     return model
 
 
@@ -391,15 +426,15 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     return arrays
 
 
-def _check(model: SentimentModel, folder: Path) -> None:
-    bits = model.table.level_bits
-    if not all(0 < bit < HASH_BITS for bit in bits):
-        raise ModelError(f"{folder / _DOCUMENT}: level_bits {list(bits)} are out of range")
-    slots = 1 + sum(1 << bit for bit in bits)
-    if not len(model.table.marks) == len(model.influence) == len(model.energy) == slots:
-        raise ModelError(f"{folder}: the arrays should have {slots} numbers, as the description says, and do not")
-    if not (math.isfinite(model.bias) and np.isfinite(model.influence).all() and np.isfinite(model.energy).all()):
-        raise ModelError(f"{folder}: a weight is not a finite number")
+def _read_table(arrays: Mapping[str, npt.NDArray[Any]], level_bits: Sequence[int]) -> Table:
+    slots = sum(1 << bits for bits in level_bits if 0 < bits < HASH_BITS)
+    if any(len(array) != slots for array in arrays.values()):
+        lengths = {name: len(array) for name, array in arrays.items()}
+        raise ModelError(f"{_ARRAYS} and {_DOCUMENT} do not belong together: {lengths} numbers, {slots} slots")
+    if arrays["energy"].min(initial=0) < 0:
+        raise ModelError(f"{_ARRAYS}: an energy is below 0")
+    payloads = _packed(arrays["influence"], arrays["energy"])
+    return Table(arrays["marks"] | np.left_shift(payloads, _MARK_BITS, dtype=np.uint64), tuple(level_bits))
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -430,16 +465,22 @@ def train(
     progress(f"{rows.width:,} n-grams stand in at least {settings.min_df} reviews")
     fit = _Fit(rows, positive[order], folds[order], settings.c)
     margins = fit.out_of_fold_margins(progress)
-    slope, offset = _platt(margins, fit.positive)
-    accuracy = float(np.mean((slope * margins + offset >= 0) == fit.positive))
+    truth = fit.positive[: len(margins)]
+    slope, offset = _platt(margins, truth)
+    accuracy = float(np.mean((slope * margins + offset >= 0) == truth))
     progress("fitting the model to all reviews")
     ratios, weights, bias = fit.on_all()
-    influence = np.zeros(len(rows.table.marks), np.float16)
-    influence[rows.table.marks > 0] = slope * ratios * weights
-    energy = np.zeros(len(rows.table.marks), np.float16)
-    energy[rows.table.marks > 0] = ratios**2
-    training = Training(int(positive.sum()), int((~positive).sum()), rows.width, accuracy)
-    return SentimentModel(settings, training, slope * bias + offset, rows.table, influence, energy)
+    training = Training(int(positive.sum()), int((~positive).sum()), rows.width, len(margins), accuracy)
+    influence, influence_unit = _whole(slope * ratios * weights)
+    energy, energy_unit = _whole(ratios**2)
+    table = rows.table.filled(_packed(influence, energy))
+    return SentimentModel(settings, training, slope * bias + offset, influence_unit, energy_unit, table)
+
+
+def _whole(values: Floats) -> tuple[_Shorts, float]:
+    """*values* as whole numbers of 16 bits, and the unit they are in."""
+    unit = max(float(np.abs(values).max()), float(np.finfo(np.float32).tiny)) / float(np.iinfo(np.int16).max)
+    return np.rint(values / unit).astype(np.int16), unit
 
 
 def _checked_labels(texts: Sequence[str], labels: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
@@ -448,10 +489,9 @@ def _checked_labels(texts: Sequence[str], labels: Sequence[int] | npt.NDArray[np
         raise ValueError(f"{len(texts)} texts need as many labels, not {numbers.shape}")
     if not np.isin(numbers, (0, 1)).all():
         raise ValueError(f"labels must be 0 or 1; found {np.setdiff1d(numbers, (0, 1))[:3].tolist()}")
-    positive = numbers == 1
-    smallest = min(positive.sum(), (~positive).sum())
+    positive: npt.NDArray[np.bool_] = numbers == 1
+    smallest, name = min((int(positive.sum()), "positive"), (int((~positive).sum()), "negative"))
     if smallest < _FEWEST_FOLDS:
-        name = "positive" if positive.sum() == smallest else "negative"
         raise ValueError(f"training needs at least {_FEWEST_FOLDS} reviews of each label; {smallest} are {name}")
     return positive
 
@@ -483,19 +523,18 @@ class _Rows:
         table = Table.of(_frequent(features.hashes, settings.min_df))
         if not table.level_bits:
             raise ValueError(f"no n-gram stands in at least {settings.min_df} of the {len(texts)} reviews")
-        ranks = np.cumsum(table.marks > 0, dtype=np.int32) - 1
         columns, counts = [], []
         for start in range(0, len(texts), _BATCH_TEXTS):
             bounds = features.bounds[start : start + _BATCH_TEXTS + 1]
-            slots = table.find(features.hashes[bounds[0] : bounds[-1]])
-            known = slots > 0
-            columns.append(ranks[slots[known]])
-            counts.append(np.diff(np.concatenate([[0], np.cumsum(known)])[bounds - bounds[0]]))
+            numbers = table.find(features.hashes[bounds[0] : bounds[-1]])
+            known = numbers > 0
+            columns.append(numbers[known].astype(np.int32) - 1)
+            counts.append(np.diff(np.append(0, np.cumsum(known))[bounds - bounds[0]]))
         row_bounds = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
         if row_bounds[-1] > np.iinfo(np.int32).max:
             raise ValueError(f"{row_bounds[-1]:,} n-grams are more than the solver counts; use fewer reviews")
         # The solver takes 32-bit indices alone.
-        return cls(table, int(ranks[-1]) + 1, np.concatenate(columns), row_bounds.astype(np.int32))
+        return cls(table, table.size, np.concatenate(columns), row_bounds.astype(np.int32))
 
     def scaled(self, ratios: Floats) -> Any:
         """The reviews as a sparse matrix of *ratios*, each row of length 1."""
@@ -503,9 +542,10 @@ class _Rows:
 
         shape = (len(self.bounds) - 1, self.width)
         values = ratios[self.columns]
-        energy = sparse.csr_array((values**2, self.columns, self.bounds), shape) @ np.ones(self.width)
-        energy[energy == 0] = 1
-        values /= np.sqrt(energy).repeat(np.diff(self.bounds))
+        squares: Any = sparse.csr_array((values**2, self.columns, self.bounds), shape)
+        # A review without a known n-gram has no values to divide.
+        lengths = np.sqrt(squares @ np.ones(self.width)).repeat(np.diff(self.bounds))
+        values /= lengths
         return sparse.csr_array((values, self.columns, self.bounds), shape)
 
 
@@ -530,37 +570,34 @@ class _Fit:
     c: float
 
     def out_of_fold_margins(self, progress: Callable[[str], None]) -> Floats:
-        """The margin of each row from a model whose ratios and weights come from the other folds alone."""
+        """The margins of the first folds' rows, each from ratios and weights of all other folds and nothing else."""
         from scipy import sparse  # noqa: PLC0415 - slow to import, and serving does without
 
-        margins = np.empty(len(self.folds))
-        groups = [self._counts(fold) for fold in range(self.folds[-1] + 1)]
-        total = np.sum(groups, axis=0)
-        for fold, counts in enumerate(groups):
-            progress(f"fold {fold + 1} of {len(groups)}")
-            ratios = _ratios(total - counts)
-            matrix = self.rows.scaled(ratios)
+        total = self._counts(0, len(self.folds))
+        margins = []
+        for fold in range(min(_FOLDS_HELD_OUT, self.folds[-1] + 1)):
+            progress(f"fitting without fold {fold + 1}")
             start, end = self.folds.searchsorted([fold, fold + 1])
+            matrix = self.rows.scaled(_ratios(total - self._counts(start, end)))
             others = sparse.vstack([matrix[:start], matrix[end:]], format="csr")
             weights, bias = _support_vectors(others, np.delete(self.positive, slice(start, end)), self.c)
-            margins[start:end] = matrix[start:end] @ weights + bias
-        return margins
+            margins.append(matrix[start:end] @ weights + bias)
+        return np.concatenate(margins)
 
     def on_all(self) -> tuple[Floats, Floats, float]:
         """Ratios, weights and bias from all rows."""
-        counts = np.sum([self._counts(fold) for fold in range(self.folds[-1] + 1)], axis=0)
-        ratios = _ratios(counts)
+        ratios = _ratios(self._counts(0, len(self.folds)))
         return ratios, *_support_vectors(self.rows.scaled(ratios), self.positive, self.c)
 
-    def _counts(self, fold: int) -> npt.NDArray[np.int64]:
-        """In how many negative and positive rows of *fold* each n-gram stands; shape (2, width)."""
-        start, end = self.folds.searchsorted([fold, fold + 1])
-        middle = start + int((~self.positive[start:end]).sum())
-        first, second, third = self.rows.bounds[[start, middle, end]]
-        columns, width = self.rows.columns, self.rows.width
-        return np.stack(
-            [np.bincount(columns[first:second], None, width), np.bincount(columns[second:third], None, width)]
-        )
+    def _counts(self, start: int, end: int) -> npt.NDArray[np.int64]:
+        """In how many negative and positive rows of a range each n-gram stands; shape (2, width)."""
+        return np.stack([self._count(start, end, is_positive=flag) for flag in (False, True)])
+
+    def _count(self, start: int, end: int, *, is_positive: bool) -> npt.NDArray[np.int64]:
+        first, last = self.rows.bounds[[start, end]]
+        sizes = np.diff(self.rows.bounds[start : end + 1])
+        wanted = (self.positive[start:end] == is_positive).repeat(sizes)
+        return np.bincount(self.rows.columns[first:last][wanted], minlength=self.rows.width)
 
 
 def _ratios(counts: npt.NDArray[np.int64]) -> Floats:

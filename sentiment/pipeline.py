@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend, Jobs, SupportsLogs
 from backends.errors import BackendError, NotFound
@@ -32,16 +32,14 @@ from backends.specs import (
     TransformSpec,
     Variant,
 )
-from sentiment import data
 from sentiment.bundle import CONTAINER
 from sentiment.reporter import Reporter
 from sentiment.settings import PROJECT, SentimentSettings
 
-METRICS = {
-    "validation:accuracy": r"validation:accuracy=([0-9.]+);",
-    "validation:auc": r"validation:auc=([0-9.]+);",
-    "train:seconds": r"train:seconds=([0-9.]+);",
-}
+if TYPE_CHECKING:
+    from sentiment.dataset import Dataset
+
+METRICS = {"train:accuracy": r"train:accuracy=([0-9.]+);"}
 _DIGEST_CHARS = 10
 _CSV = "text/csv"
 
@@ -98,14 +96,14 @@ class Pipeline:
         """Steps 1 to 6; the endpoint is in service afterwards, ready for step 7."""
         run = Run()
         with self._timed(run, "prepare", "Retrieve and prepare the reviews"):
-            dataset = self.prepare()
-        run.dataset, run.train_size, run.test_size = dataset.name, dataset.train_size, dataset.test_size
+            prepared = self.prepare()
+        run.dataset, run.train_size, run.test_size = prepared.name, prepared.train_size, prepared.test_size
         with self._timed(run, "upload", f"Upload to {self._settings.prefix}"):
-            self.upload(dataset)
+            self.upload(prepared)
         with self._timed(run, "train", "Train"):
-            trained = self.train(dataset)
+            trained = self.train(prepared)
         with self._timed(run, "evaluate", "Test by batch transform"):
-            evaluated = self.evaluate(trained, self._uri(dataset, dataset.test_csv), dataset.test_size)
+            evaluated = self.evaluate(trained, self._uri(prepared, prepared.test_csv), prepared.test_size)
         run.accuracy, run.auc = evaluated.figures["accuracy"], evaluated.figures["auc"]
         run.report = str(evaluated.report)
         with self._timed(run, "deploy", "Deploy"):
@@ -114,59 +112,60 @@ class Pipeline:
 
     def plans(self) -> list[Plan]:
         """The native requests of a first run, in order; nothing is sent. The reviews are prepared to name things."""
-        dataset = self.prepare()
-        stem = self._training_stem(dataset)
+        prepared = self.prepare()
+        stem = self._training_stem(prepared)
         trained = Trained(stem, join_uri(f"{self._settings.prefix}/models", stem, "output", "model.tar.gz"), {})
-        uri = self._uri(dataset, dataset.test_csv)
+        uri = self._uri(prepared, prepared.test_csv)
         backend = self._backend
         return [
-            backend.training.plan(self._training_spec(dataset, stem)),
+            backend.training.plan(self._training_spec(prepared, stem)),
             backend.transform.plan(self.transform_spec(trained, uri, self._test_stem(trained, uri))),
             backend.endpoints.plan(self.endpoint_spec(trained)),
         ]
 
     # --- steps
 
-    def prepare(self) -> data.Dataset:
+    def prepare(self) -> "Dataset":
         """Retrieve the reviews, clean and split them; channels lie on this machine afterwards."""
+        from sentiment import dataset  # noqa: PLC0415  loads numpy
+
         with self._reporter.progress("reading reviews") as advance:
-            dataset = data.prepare(
+            prepared = dataset.prepare(
                 self._settings.source,
                 self._settings.home / "data",
-                test_fraction=self._settings.test_fraction,
-                seed=self._settings.seed,
-                progress=advance,
+                test_share=self._settings.test_share,
+                advance=advance,
                 fresh=self._fresh,
             )
         self._reporter.say(
-            f"{dataset.name}: {dataset.train_size:,} reviews to train on, {dataset.test_size:,} held back; "
-            f"{dataset.duplicates:,} exact duplicates kept on one side"
+            f"{prepared.name}: {prepared.train_size:,} reviews to train on, {prepared.test_size:,} held back; "
+            f"{prepared.duplicates:,} exact duplicates kept on one side"
         )
-        return dataset
+        return prepared
 
-    def upload(self, dataset: data.Dataset) -> None:
+    def upload(self, prepared: "Dataset") -> None:
         """Put the channels into the store; an object that is there already is not sent again."""
         store = self._backend.store
         store.ensure_bucket(self._settings.bucket)
-        for path in (dataset.train_csv, dataset.test_csv):
-            uri = self._uri(dataset, path)
+        for path in (prepared.train_csv, prepared.test_csv):
+            uri = self._uri(prepared, path)
             if not self._fresh and self._is_stored(uri, path):
                 self._reporter.say(f"{uri} is there already")
                 continue
             store.upload(path, uri, content_type=_CSV)
             self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
 
-    def training_plan(self, dataset: data.Dataset) -> Plan:
+    def training_plan(self, prepared: "Dataset") -> Plan:
         """The native requests that training sends."""
-        return self._backend.training.plan(self._training_spec(dataset, self._training_stem(dataset)))
+        return self._backend.training.plan(self._training_spec(prepared, self._training_stem(prepared)))
 
-    def train(self, dataset: data.Dataset) -> Trained:
+    def train(self, prepared: "Dataset") -> Trained:
         """Train on the uploaded channel in the container's own ``train`` program."""
         training = self._backend.training
-        stem = self._training_stem(dataset)
+        stem = self._training_stem(prepared)
         name, status = self._attempt(training, stem)
         if status is None:
-            training.start(self._training_spec(dataset, name))
+            training.start(self._training_spec(prepared, name))
         elif status.state is JobState.COMPLETED and status.artifact_uri:
             self._reporter.say(f"training job {name} has done this already (--fresh trains anew)")
             return Trained(name, status.artifact_uri, status.metrics)
@@ -180,27 +179,30 @@ class Pipeline:
 
         *size*: how many reviews there are, for the progress bar.
         """
-        from sentiment import evaluation  # noqa: PLC0415  loads the plotting library
-
         transform = self._backend.transform
         name, status = self._attempt(transform, self._test_stem(trained, uri))
         spec = self.transform_spec(trained, uri, name)
         output = f"{spec.output_uri}/{uri.rpartition('/')[2]}.out"
+        report = self._settings.home / "reports" / name
         if status is None:
             transform.start(spec)
         if status is None or not status.state.is_terminal:
             self._finish(transform, name)
         else:
             self._reporter.say(f"transform job {name} has done this already (--fresh does it anew)")
-        report = self._settings.home / "reports" / name
-        with self._reporter.progress("judging predictions") as advance:
-            figures = evaluation.evaluate(_counted(self._rows(output), size, advance), report)
+        figures = _written(report) or self._judge(output, size, report)
         self._reporter.say(
             f"accuracy {figures['accuracy']:.2%}, AUC {figures['auc']:.4f}, log-loss {figures['log_loss']:.3f}, "
             f"calibration error {figures['ece']:.2%}"
         )
         self._reporter.say(f"report: {report}")
         return Evaluated(name, figures, report)
+
+    def _judge(self, output: str, size: int, report: Path) -> Mapping[str, Any]:
+        from sentiment import evaluation  # noqa: PLC0415  loads numpy and the plotting library
+
+        with self._reporter.progress("judging predictions") as advance:
+            return evaluation.evaluate(_counted(self._rows(output), size, advance), report)
 
     def transform_spec(self, trained: Trained, uri: str, name: str) -> TransformSpec:
         """What evaluation asks for: the review goes to the model, text and label are joined to its answer."""
@@ -221,19 +223,20 @@ class Pipeline:
     def evaluate_held_back(self) -> Evaluated:
         """Evaluate the newest model on the reviews that were held back."""
         trained = self.newest_model()
-        dataset = self.prepare()
-        self.upload(dataset)
-        return self.evaluate(trained, self._uri(dataset, dataset.test_csv), dataset.test_size)
+        prepared = self.prepare()
+        self.upload(prepared)
+        return self.evaluate(trained, self._uri(prepared, prepared.test_csv), prepared.test_size)
 
     def evaluate_file(self, path: Path) -> Evaluated:
         """Evaluate a labelled CSV of the user's (columns text, label) with the newest model."""
+        from sentiment import dataset  # noqa: PLC0415  loads numpy
+
         trained = self.newest_model()
-        prepared = self._settings.home / "data" / "evaluate" / f"{_digest_of(path)}.csv"
-        size = data.write_channel(path, prepared)
-        uri = f"{self._settings.prefix}/evaluate/{prepared.name}"
+        channel, size = dataset.prepare_labelled(path, self._settings.home / "data")
+        uri = f"{self._settings.prefix}/evaluate/{channel.parent.name}/{path.stem}.csv"
         self._backend.store.ensure_bucket(self._settings.bucket)
-        if self._fresh or not self._is_stored(uri, prepared):
-            self._backend.store.upload(prepared, uri, content_type=_CSV)
+        if self._fresh or not self._is_stored(uri, channel):
+            self._backend.store.upload(channel, uri, content_type=_CSV)
         return self.evaluate(trained, uri, size)
 
     def endpoint_spec(self, trained: Trained) -> EndpointSpec:
@@ -326,19 +329,19 @@ class Pipeline:
 
     # --- inside
 
-    def _training_stem(self, dataset: data.Dataset) -> str:
-        made_of = [dataset.fingerprint, self._settings.image, sorted(self._settings.hyperparameters.items()), _code()]
+    def _training_stem(self, prepared: "Dataset") -> str:
+        made_of = [prepared.fingerprint, self._settings.image, sorted(self._settings.hyperparameters.items()), _code()]
         return f"{PROJECT}-train-{_digest(json.dumps(made_of))}"
 
     def _test_stem(self, trained: Trained, uri: str) -> str:
         return f"{PROJECT}-test-{trained.digest}-{_digest(uri)[:6]}"
 
-    def _training_spec(self, dataset: data.Dataset, name: str) -> TrainingSpec:
+    def _training_spec(self, prepared: "Dataset", name: str) -> TrainingSpec:
         return TrainingSpec(
             name=name,
             image=self._settings.image,
             output_uri=f"{self._settings.prefix}/models",
-            channels=(Channel(name="train", uri=self._uri(dataset, dataset.train_csv), content_type=_CSV),),
+            channels=(Channel(name="train", uri=self._uri(prepared, prepared.train_csv), content_type=_CSV),),
             hyperparameters=self._settings.hyperparameters,
             metrics=METRICS,
             instance_type=self._settings.instance_type,
@@ -380,10 +383,10 @@ class Pipeline:
         """(text, label, probability) of each line of a transform's output."""
         with self._backend.store.reader(uri) as stream:
             for text, label, _, probability in csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline="")):
-                yield text, data.parse_label(label), float(probability)
+                yield text, label == "positive", float(probability)
 
-    def _uri(self, dataset: data.Dataset, path: Path) -> str:
-        return f"{self._settings.prefix}/data/{dataset.fingerprint}/{path.stem}/{path.name}"
+    def _uri(self, prepared: "Dataset", path: Path) -> str:
+        return f"{self._settings.prefix}/data/{prepared.fingerprint}/{path.stem}/{path.name}"
 
     def _is_stored(self, uri: str, path: Path) -> bool:
         try:
@@ -437,6 +440,15 @@ def _status(jobs: Jobs[Any], name: str) -> JobStatus | None:
         return None
 
 
+def _written(report: Path) -> Mapping[str, Any]:
+    """The figures of a report that was drawn before; empty if there is none."""
+    try:
+        figures: Mapping[str, Any] = json.loads((report / "figures.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return figures
+
+
 def _counted(rows: Iterator[Any], size: int, advance: Any) -> Iterator[Any]:
     for number, row in enumerate(rows):
         if number % 500 == 0:
@@ -446,11 +458,6 @@ def _counted(rows: Iterator[Any], size: int, advance: Any) -> Iterator[Any]:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_CHARS]
-
-
-def _digest_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:_DIGEST_CHARS]
 
 
 def _code() -> str:

@@ -48,7 +48,7 @@ def predict_file(pipeline: Pipeline, endpoint: str, source: Path, target: Path, 
     return count
 
 
-def _reviews(rows: csv.DictReader[str], source: Path) -> Iterator[str]:
+def _reviews(rows: "csv.DictReader[str]", source: Path) -> Iterator[str]:
     csv.field_size_limit(_MAX_CELL_CHARS)
     if "text" not in (rows.fieldnames or ()):
         raise ValueError(f"{source}: no column 'text' in the header (found: {rows.fieldnames}).")

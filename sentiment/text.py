@@ -82,7 +82,7 @@ def locate(text: str, ngram_max: int) -> Located:
     cleaned, places = _unmark_with_places(text)
     folded = _fold(cleaned, 1)
     tokens = _tokenise([folded])
-    begins_character = np.frombuffer(folded, np.uint8) & 0xC0 != 0x80  # noqa: PLR2004 - how UTF-8 is made
+    begins_character = np.frombuffer(folded, np.uint8) & 0xC0 != 0x80
     character = np.cumsum(begins_character) - 1
     # The buffer of tokens begins with a space, hence the offsets by one.
     firsts = character[tokens.starts - 1]
@@ -91,40 +91,61 @@ def locate(text: str, ngram_max: int) -> Located:
     return Located(spans, tuple(hashes for hashes, _ in _ngrams(tokens, ngram_max)))
 
 
+def normalise(text: str) -> bytes:
+    """What `featurise` sees of *text*, its words one space apart: equal for texts that differ in nothing else.
+
+    Raises:
+        ValueError: *text* holds half a surrogate pair.
+    """
+    return b" ".join(_clean(text, 1).translate(_CONTROLS_TO_SPACES).split())
+
+
 # --- cleaning ------------------------------------------------------------------------------------
 
 # Begins with one set of characters, which the regular expression engine looks for much faster than for a choice.
 _MARKUP = re.compile(
     r"[<&](?i:"
     r"(?<=<)/?(?:a|b|big|blockquote|br|center|code|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|q|s|small|span|strike|strong"
-    r"|sub|sup|table|tbody|td|th|tr|tt|u|ul)(?:\s[^<>]{0,999})?/?>"
+    r"|sub|sup|table|tbody|td|th|tr|tt|u|ul)(?:\s[^<>\0]{0,999})?/?>"
     r"|(?<=&)(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});)"
 )
+
+
+# Counts as a space, and is in no markup: what stood around a tag cannot become a tag when that one is gone.
+_TAG_SIGN = "\0"
 
 
 def _said(markup: re.Match[str]) -> str:
     """What a reader sees in the place of *markup*."""
     found = markup[0]
-    return " " if found.startswith("<") else html.unescape(found)
+    return _TAG_SIGN if found.startswith("<") else html.unescape(found)
 
 
 # One character for one character, so that places are kept. 0x85-0x97 stand in old reviews for what Windows-1252 has
 # there. Controls, joiners and marks of direction are no part of a word.
 _FOLDED = MappingProxyType(
     {
-        **dict.fromkeys([*range(0x80, 0xA1), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030)], " "),
-        **dict.fromkeys([*range(0x205F, 0x2070), 0x3000, 0xFE0E, 0xFE0F, 0xFEFF], " "),
-        **dict.fromkeys([0x91, 0x92, 0xB4, 0x2018, 0x2019, 0x201B, 0x2032, 0x02BC], "'"),
-        **dict.fromkeys([0x93, 0x94, 0xAB, 0xBB, 0x201C, 0x201D, 0x201E, 0x201F], '"'),
-        **dict.fromkeys([0x96, 0x97, *range(0x2010, 0x2016)], "-"),
-        **dict.fromkeys([0x85, 0x2026], "."),
-        # The one letter whose small form would be two characters.
-        0x130: "i",
+        chr(code): plain
+        for plain, codes in [
+            (" ", [*range(0x80, 0xA1), 0xAD, *range(0x2000, 0x2010), *range(0x2028, 0x2030), *range(0x205F, 0x2070)]),
+            (" ", [0x3000, 0xFE0E, 0xFE0F, 0xFEFF]),
+            ("'", [0x91, 0x92, 0xB4, 0x2BC, 0x2018, 0x2019, 0x201B, 0x2032]),
+            ('"', [0x93, 0x94, 0xAB, 0xBB, 0x201C, 0x201D, 0x201E, 0x201F]),
+            ("-", [0x96, 0x97, *range(0x2010, 0x2016)]),
+            (".", [0x85, 0x2026]),
+            # The one letter whose small form would be two characters.
+            ("i", [0x130]),
+        ]
+        for code in codes
     }
 )
+# Much faster than str.translate, which looks every character up.
+_TO_FOLD = re.compile(f"[{''.join(_FOLDED)}]")
 
 
 def _clean(text: str, number: int) -> bytes:
+    # Most markup is this tag, which a plain replacement finds much faster; it is one of _MARKUP too.
+    text = text.replace("<br />", _TAG_SIGN)
     return _fold(_MARKUP.sub(_said, text) if "<" in text or "&" in text else text, number)
 
 
@@ -132,7 +153,7 @@ def _fold(text: str, number: int) -> bytes:
     if text.isascii():
         return text.lower().encode()
     try:
-        return text.translate(_FOLDED).lower().encode()
+        return _TO_FOLD.sub(lambda sign: _FOLDED[sign[0]], text).lower().encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"text {number} holds half a surrogate pair, which is no character") from error
 
@@ -158,15 +179,19 @@ def _unmark_with_places(text: str) -> tuple[str, Offsets]:
 
 # --- tokens --------------------------------------------------------------------------------------
 
-_SPACE, _SIGN, _SHOUT, _WORD = range(4)
-_KINDS = bytes(
-    _WORD if byte >= 0x80 or chr(byte).isalnum() else _SHOUT if byte in b"!?" else _SIGN if 32 < byte < 127 else _SPACE
-    for byte in range(256)
-)
-# An apostrophe inside a word belongs to it, and a slash inside the figures of a rating: don't, 8/10. Both become a
-# byte of the kind of letters that UTF-8 never has.
-_INSIDE = re.compile(rb"['/](?:(?<=[a-z0-9\x80-\xff]')(?=[a-z0-9\x80-\xff])|(?<=[0-9]/)(?=[0-9]))")
-_JOINER = b"\xff"
+_SPACE, _SIGN, _SHOUT, _APOSTROPHE, _SLASH, _WORD, _DIGIT = range(7)
+
+
+def _kind(byte: int) -> int:
+    if byte in b"!?'/":
+        return {b"!": _SHOUT, b"?": _SHOUT, b"'": _APOSTROPHE, b"/": _SLASH}[bytes([byte])]
+    if byte >= 0x80 or chr(byte).isalpha():
+        return _WORD
+    return _DIGIT if chr(byte).isdigit() else _SIGN if chr(byte).isprintable() and byte != ord(" ") else _SPACE
+
+
+_KINDS = bytes(_kind(byte) for byte in range(256))
+_CONTROLS_TO_SPACES = bytes(32 if _KINDS[byte] == _SPACE else byte for byte in range(256))
 
 
 @dataclass(frozen=True)
@@ -181,22 +206,32 @@ class _Tokens:
 
 def _tokenise(parts: Sequence[bytes]) -> _Tokens:
     # A space on both sides of every part keeps tokens apart and lets each byte have two neighbours.
-    joined = b" ".join(parts)
-    buffer = b" " + _INSIDE.sub(_JOINER, joined) + b" " * _STRIDE
-    kinds = np.frombuffer(buffer.translate(_KINDS), np.uint8)
+    buffer = b" " + b" ".join(parts) + b" " * _STRIDE
+    kinds = _joined_kinds(buffer)
     is_edge = kinds[1:] != kinds[:-1]
     is_edge |= kinds[1:] == _SIGN
-    if not joined.isascii():
+    if not buffer.isascii():
         _separate_symbols(np.frombuffer(buffer, np.uint8), is_edge)
     edges = is_edge.nonzero()[0]
     edges += 1
     # The last edge is the end of the last token: spaces follow, with no further edge.
-    in_token = kinds[edges[:-1]] != _SPACE
-    starts, ends = edges[:-1][in_token], edges[1:][in_token]
+    tokens = (kinds[edges[:-1]] != _SPACE).nonzero()[0]
+    starts, ends = edges[tokens], edges[tokens + 1]
     part_starts = list(accumulate((len(part) + 1 for part in parts), initial=1))
     firsts = starts.searchsorted(part_starts)
-    numbers = np.arange(len(parts), dtype=np.uint64) << HASH_BITS
-    return _Tokens(starts, ends, _token_hashes(buffer, starts, ends), numbers.repeat(firsts[1:] - firsts[:-1]))
+    reviews = _review_bits(len(parts)).repeat(firsts[1:] - firsts[:-1])
+    return _Tokens(starts, ends, _token_hashes(buffer, starts, ends), reviews)
+
+
+def _joined_kinds(buffer: bytes) -> _Codes:
+    """The kind of each byte: space, sign, shout, or for all that belongs to a word the kind of letters."""
+    kinds = np.frombuffer(bytearray(buffer.translate(_KINDS)), np.uint8)
+    marks = ((kinds == _APOSTROPHE) | (kinds == _SLASH)).nonzero()[0]
+    # An apostrophe inside a word belongs to it, and a slash inside the figures of a rating: don't, 8/10.
+    least = kinds[marks] + (_WORD - _APOSTROPHE)
+    inside = np.minimum(kinds[marks - 1], kinds[marks + 1]) >= least
+    kinds[marks] = np.where(inside, np.uint8(_WORD), np.uint8(_SIGN))
+    return np.minimum(kinds, np.uint8(_WORD), out=kinds)
 
 
 def _separate_symbols(codes: _Codes, is_edge: npt.NDArray[np.bool_]) -> None:
@@ -205,7 +240,7 @@ def _separate_symbols(codes: _Codes, is_edge: npt.NDArray[np.bool_]) -> None:
     for length, leads in [
         (2, codes[:-1] == 0xC2),  # U+0080 to U+00BF
         (3, (codes[:-1] == 0xE2) & (after < 0xB0) | (codes[:-1] == 0xE3) & (after == 0x80)),  # U+2000-2BFF, U+3000-303F
-        (4, (codes[:-1] >= 0xF0) & (codes[:-1] < 0xFF)),  # U+10000 and above
+        (4, codes[:-1] >= 0xF0),  # U+10000 and above
     ]:
         firsts = np.flatnonzero(leads)
         for step in range(length + 1):
@@ -226,13 +261,13 @@ def _token_hashes(buffer: bytes, starts: Offsets, ends: Offsets) -> Hashes:
     What is longer is hardly a word, and reading all of it would take a step of Python for each eight bytes of it.
     """
     # The eight bytes from every byte of the buffer on, which ends with eight spaces.
-    windows = np.ndarray((len(buffer) - _STRIDE + 1,), "<u8", buffer, 0, (1,))
+    windows: Hashes = np.ndarray((len(buffer) - _STRIDE + 1,), "<u8", buffer, 0, (1,))
     lengths = ends - starts
     hashes: Hashes = windows[starts] & _KEEP[np.minimum(lengths, _STRIDE)]
     longer = (lengths > _STRIDE).nonzero()[0]
     if longer.size:
         size, end = lengths[longer], ends[longer]
-        second = windows[starts[longer] + _STRIDE] & _KEEP[np.minimum(size - _STRIDE, _STRIDE)]
+        second: Hashes = windows[starts[longer] + _STRIDE] & _KEEP[np.minimum(size - _STRIDE, _STRIDE)]
         hashes[longer] ^= _mixed(second ^ _mixed(windows[end - _STRIDE] ^ size.astype(np.uint64)))
     return _mixed(hashes)
 
@@ -248,15 +283,21 @@ def _mixed(hashes: Hashes) -> Hashes:
 def _ngrams(tokens: _Tokens, ngram_max: int) -> Iterator[tuple[Hashes, Hashes]]:
     """Yield, for n = 1 up to *ngram_max*, the hashes of the n-grams within a review, and their reviews."""
     hashes, reviews = tokens.hashes, tokens.reviews
-    yield hashes >> _SPARE_BITS, reviews
+    yield np.right_shift(hashes, _SPARE_BITS, dtype=np.uint64), reviews
     for n in range(2, ngram_max + 1):
         hashes = hashes[:-1] * _STEP + tokens.hashes[n - 1 :]
         reviews = tokens.reviews[n - 1 :]
-        inside = reviews == tokens.reviews[: 1 - n]
-        yield hashes[inside] >> _SPARE_BITS, reviews[inside]
+        inside = (reviews == tokens.reviews[: 1 - n]).nonzero()[0]
+        yield np.right_shift(hashes[inside], _SPARE_BITS, dtype=np.uint64), reviews[inside]
 
 
 # --- features ------------------------------------------------------------------------------------
+
+
+def _review_bits(count: int) -> Hashes:
+    """The numbers 0 to *count* - 1 in the bits above a hash."""
+    return np.left_shift(np.arange(count, dtype=np.uint64), HASH_BITS, dtype=np.uint64)
+
 
 _CHUNK_REVIEWS = (1 << _SPARE_BITS) - 1
 _CHUNK_BYTES = 1 << 16
@@ -278,10 +319,8 @@ def _chunk_features(parts: Sequence[bytes], ngram_max: int) -> Features:
     tokens = _tokenise(parts)
     found = np.concatenate([hashes | reviews for hashes, reviews in _ngrams(tokens, ngram_max)])
     found.sort()
-    is_first = np.ones(len(found), np.bool_)
-    np.not_equal(found[1:], found[:-1], out=is_first[1:])
-    found = found[is_first]
-    limits = np.arange(len(parts) + 1, dtype=np.uint64) << HASH_BITS
-    bounds = found.searchsorted(limits)
+    # Before the first there is none to be equal to.
+    found = found[np.append(True, found[1:] != found[:-1]).nonzero()[0]] if found.size else found
+    bounds = found.searchsorted(_review_bits(len(parts) + 1))
     found &= (1 << HASH_BITS) - 1
     return Features(found, bounds)

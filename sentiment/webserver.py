@@ -1,5 +1,6 @@
 """The page on this machine: browser → gateway → Lambda handler → runtime API → endpoint, each on loopback."""
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Cal
         from backends.gateway import FunctionSettings, GatewaySettings, Server, create_app  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise BackendUnavailable(f"the page needs {exc.name}: pip install 'greenroom[web]'.") from exc
+    _show_access_log()
     with _runtime_api(config) as runtime_url:
         function = FunctionSettings(
             bundle=HANDLER,
@@ -42,6 +44,15 @@ def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Cal
         except OSError as exc:
             raise BackendUnavailable(f"port {port} cannot be used ({exc}); choose another with --port.") from exc
         server.run()
+
+
+def _show_access_log() -> None:
+    """One line on stderr for each request and each invocation of the function."""
+    log = logging.getLogger("greenroom")
+    log.setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
 
 
 @contextmanager

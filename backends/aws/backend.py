@@ -43,7 +43,7 @@ def open_aws(config: BackendConfig) -> Backend:
 
     session: Any = boto3.session.Session(region_name=config.region)
 
-    def client(service: str, *, attempts: int = 10) -> Any:
+    def client(service: str, *, attempts: int = 5) -> Any:
         return session.client(
             service,
             endpoint_url=config.endpoint_url or None,
