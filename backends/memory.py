@@ -220,9 +220,17 @@ class _Shelf:
 
     def log_lines(self, name: str, *, follow: bool) -> Iterator[str]:
         job = self.find(name)
-        if follow:
-            job.thread.join()
-        return iter(list(job.log))
+
+        def lines() -> Iterator[str]:
+            seen = 0
+            while True:
+                ended = not follow or not job.thread.is_alive()
+                yield from job.log[seen : (seen := len(job.log))]
+                if ended:
+                    return
+                job.thread.join(0.01)
+
+        return lines()
 
 
 class _Training(TrainingJobs):
@@ -310,7 +318,7 @@ class _Transform(TransformJobs):
             try:
                 data = b"".join(self._answers(spec, processing, model, info.uri))
             except (ModelError, records.BadObject) as exc:
-                server = isinstance(exc, ModelError) and exc.status >= 500  # noqa: PLR2004
+                server = isinstance(exc, ModelError) and exc.status >= 500
                 reason = reason or f"{'Algorithm' if server else 'Client'}Error: See job logs for more information"
                 job.log.append(f"{info.uri}: {exc}")
             else:
@@ -426,7 +434,7 @@ class _Endpoints(Endpoints):
 
 def _ask(model: Model, name: str, body: bytes, content_type: str | None, accept: str | None) -> tuple[bytes, str]:
     status, answer, answer_type = model(body, content_type, accept)
-    if not 200 <= status < 300:  # noqa: PLR2004  HTTP's own numbers
+    if not 200 <= status < 300:
         text = answer.decode(errors="replace")
         raise ModelError(f"the model of {name!r} answered {status}: {text}", name=name, status=status, reason=text)
     return answer, answer_type

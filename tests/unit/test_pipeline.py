@@ -1,0 +1,163 @@
+"""The pipeline over the in-memory backend: what it does again and what not. The real thing is in tests/e2e."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from backends import Backend
+from backends.errors import JobFailed, NotFound
+from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
+from backends.specs import JobState
+from sentiment.pipeline import Pipeline
+from sentiment.reporter import Silent
+from sentiment.settings import IMAGE, SentimentSettings
+
+REVIEWS = [(f"good film number {number}", 1) for number in range(40)] + [
+    (f"bad film number {number}", 0) for number in range(40)
+]
+
+
+def good(run: TrainingRun) -> None:
+    run.log.append("train:accuracy=0.9;")
+    run.model["model.json"] = b"{}"
+
+
+def serve(files: Mapping[str, bytes]) -> Model:
+    """A model that knows one word."""
+
+    def probability(text: str) -> float:
+        return 0.9 if "good" in text else 0.1
+
+    def answer(body: bytes, content_type: str | None, accept: str | None) -> tuple[int, bytes, str]:
+        if content_type == "text/csv":
+            rows = csv.reader(io.StringIO(body.decode()))
+            lines = [f"{'positive' if probability(text) > 0.5 else 'negative'},{probability(text)}" for (text,) in rows]
+            return 200, "\n".join(lines).encode(), "text/csv"
+        instances = json.loads(body)["instances"]
+        predictions = [{"label": "positive", "probability": probability(text)} for text in instances]
+        return 200, json.dumps({"predictions": predictions}).encode(), "application/json"
+
+    return answer
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> SentimentSettings:
+    """Reviews of our own, in an archive such as the official one."""
+    archive = tmp_path / "reviews.tar.gz"
+    _write_archive(archive)
+    return SentimentSettings(home=tmp_path / "home", source=str(archive))
+
+
+def backend(train: Callable[[TrainingRun], None] = good) -> Backend:
+    return open_memory({IMAGE: MemoryImage(train, serve)})
+
+
+def test_a_run_goes_through_all_steps(settings: SentimentSettings) -> None:
+    """From reviews to an endpoint that answers; every step's time is told."""
+    with backend() as opened:
+        pipeline = Pipeline(opened, settings, Silent())
+        run = pipeline.run()
+        assert (run.train_size, run.test_size, run.accuracy, run.auc) == (40, 40, 1.0, 1.0)
+        assert list(run.seconds) == ["prepare", "upload", "train", "evaluate", "deploy"]
+        assert [answer["probability"] for answer in pipeline.predict(pipeline.endpoint(), ["good", "awful"])] == [
+            0.9,
+            0.1,
+        ]
+
+
+def test_what_is_done_is_not_done_again(settings: SentimentSettings) -> None:
+    """A second run finds the first one's jobs by their names; a fresh one starts new ones beside them."""
+    with backend() as opened:
+        first = Pipeline(opened, settings, Silent()).run()
+        assert Pipeline(opened, settings, Silent()).run().endpoint == first.endpoint
+        assert len(list(opened.training.names())) == len(list(opened.transform.names())) == 1
+        again = Pipeline(opened, settings, Silent(), fresh=True).run()
+        assert len(list(opened.training.names())) == len(list(opened.transform.names())) == 2
+        assert list(opened.endpoints.names()) == [again.endpoint]
+
+
+def test_a_failed_job_is_tried_again_under_a_new_name(settings: SentimentSettings) -> None:
+    """Names are unique for ever, so the next attempt has a number."""
+    broken = [True]
+
+    def flaky(run: TrainingRun) -> None:
+        if broken.pop():
+            raise ProgramFailed("out of luck")
+        good(run)
+
+    broken.insert(0, False)
+    with backend(flaky) as opened:
+        with pytest.raises(JobFailed, match="out of luck"):
+            Pipeline(opened, settings, Silent()).run()
+        Pipeline(opened, settings, Silent()).run()
+        second, first = opened.training.names()
+        assert second == f"{first}-2"
+
+
+def test_a_model_that_is_gone_is_trained_again(settings: SentimentSettings) -> None:
+    """A completed job without its artifact has nothing to give."""
+    with backend() as opened:
+        Pipeline(opened, settings, Silent()).run()
+        opened.store.delete_prefix("s3://greenroom/sentiment/models/")
+        with pytest.raises(NotFound, match="sentiment train"):
+            Pipeline(opened, settings, Silent()).newest_model()
+        Pipeline(opened, settings, Silent()).run()
+        assert len(list(opened.training.names())) == 2
+
+
+def test_an_interrupt_stops_the_job(settings: SentimentSettings) -> None:
+    """Ctrl-C during training leaves no job running."""
+
+    def endless(run: TrainingRun) -> None:
+        run.log.append("on and on")
+        run.stopping.wait(60)
+
+    class Interrupting(Silent):
+        """Presses Ctrl-C at the program's first line."""
+
+        def say(self, text: str) -> None:
+            if "on and on" in text:
+                raise KeyboardInterrupt
+
+    with backend(endless) as opened:
+        with pytest.raises(KeyboardInterrupt):
+            Pipeline(opened, settings, Interrupting()).run()
+        (job,) = opened.training.names()
+        assert opened.training.status(job).state is JobState.STOPPED
+
+
+def test_other_hyperparameters_make_another_model(settings: SentimentSettings) -> None:
+    """A new endpoint comes into service before the old one goes."""
+    with backend() as opened:
+        first = Pipeline(opened, settings, Silent()).run()
+        other = SentimentSettings(home=settings.home, source=settings.source, hyperparameters={"min_df": "5"})
+        second = Pipeline(opened, other, Silent()).run()
+        assert second.endpoint != first.endpoint
+        assert list(opened.endpoints.names()) == [second.endpoint]
+
+
+def test_destroy_leaves_nothing(settings: SentimentSettings) -> None:
+    """Endpoints, jobs and objects of ours go; those of others stay."""
+    with backend() as opened:
+        pipeline = Pipeline(opened, settings, Silent())
+        pipeline.run()
+        opened.store.put("s3://greenroom/somebody-elses", b"x")
+        pipeline.destroy()
+        assert list(opened.endpoints.names()) == list(opened.training.names()) == []
+        assert [info.uri for info in opened.store.list_objects("s3://greenroom/")] == ["s3://greenroom/somebody-elses"]
+
+
+def _write_archive(path: Path) -> None:
+    from tests.conformance.rigs import archive  # noqa: PLC0415
+
+    halves = ("train", "test")
+    files = {
+        f"aclImdb/{half}/{'pos' if label else 'neg'}/{number}_9.txt": f"{text} in {half}".encode()
+        for half in halves
+        for number, (text, label) in enumerate(REVIEWS[::2] if half == "train" else REVIEWS[1::2])
+    }
+    path.write_bytes(archive(files))
