@@ -1,7 +1,5 @@
 """One Chromium for the whole run; a fresh stage, and so a fresh origin, for each test; every page is watched."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,19 +13,9 @@ from playwright.sync_api import (
     Request,
     ViewportSize,
     expect,
-    sync_playwright,
 )
 
 from tests.browser.stage import Stage, open_stage
-
-CHROMIUM_ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 # Chromium writes this itself for every answer that is not 2xx; the page cannot prevent it.
 EXPECTED_ON_FAILURE = "Failed to load resource"
@@ -61,19 +49,6 @@ class Watch:
     def _note_request(self, request: Request) -> None:
         if not (request.url.startswith(self.stage.url) or self.stage.expects_violations):
             self.complaints.append(f"request to another host: {request.url}")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        if "chromium" in os.environ.get("GREENROOM_REQUIRE", ""):
-            pytest.fail("GREENROOM_REQUIRE asks for chromium, and none is on the PATH")
-        pytest.skip("no chromium on the PATH")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -59,3 +59,16 @@ def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 def first_run(sentiment: Shell) -> Any:
     """What ``sentiment run --json`` printed the first time."""
     return sentiment.json("run")
+
+
+@pytest.fixture(scope="session")
+def page_url(sentiment: Shell, first_run: Any) -> Iterator[str]:
+    """The page in front of the deployed model, until the tests end."""
+    command = [str(Path(sys.executable).with_name("sentiment")), "web", "--port", "0", "--json"]
+    with subprocess.Popen(
+        command, cwd=sentiment.folder, env=sentiment.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as server:
+        assert server.stdout is not None
+        yield json.loads(server.stdout.readline())["url"]
+        server.terminate()
+        server.wait(20)

@@ -1,0 +1,219 @@
+"""The requests that a spec becomes are what SageMaker takes; its responses and errors become ours."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from backends.errors import AlreadyExists, BackendError, Conflict, InvalidSpec, ModelError, NotFound
+from backends.sagemaker import plans, readings
+from backends.sagemaker.readings import ServiceError
+from backends.specs import (
+    Channel,
+    EndpointSpec,
+    EndpointState,
+    JobState,
+    ModelSpec,
+    Plan,
+    Split,
+    Strategy,
+    TrainingSpec,
+    TransformSpec,
+    Variant,
+)
+from tests.engine.shapes import request_problems, service
+
+ROLE = "arn:aws:iam::000000000000:role/test"
+
+names = some.from_regex(r"[a-zA-Z0-9](-?[a-zA-Z0-9]){0,20}", fullmatch=True)
+texts = some.dictionaries(
+    some.from_regex(r"[a-zA-Z_][a-zA-Z0-9_]{0,20}", fullmatch=True), some.text(max_size=40), max_size=3
+)
+tags = some.dictionaries(names, names, max_size=3)
+uris = some.builds("s3://bucket/{}".format, names)
+images = some.sampled_from(["probe", "probe:1", "1.dkr.ecr.us-east-1.amazonaws.com/x:y"])
+models = some.builds(
+    ModelSpec, image=images, artifact_uri=some.none() | uris, environment=texts, network_isolation=some.booleans()
+)
+trainings = some.builds(
+    TrainingSpec,
+    name=names,
+    image=images,
+    output_uri=uris,
+    channels=some.lists(some.builds(Channel, name=names, uri=uris, content_type=some.none() | names), max_size=3).map(
+        tuple
+    ),
+    hyperparameters=texts,
+    environment=texts,
+    metrics=some.dictionaries(names, some.just("loss=(.*)"), max_size=2),
+    entrypoint=some.lists(names, max_size=2).map(tuple),
+    arguments=some.lists(names, max_size=2).map(tuple),
+    network_isolation=some.booleans(),
+    tags=tags,
+)
+transforms = some.builds(
+    TransformSpec,
+    name=names,
+    model=models,
+    input_uri=uris,
+    output_uri=uris,
+    content_type=some.none() | some.just("text/csv"),
+    accept=some.none() | some.just("text/csv"),
+    split=some.sampled_from(Split),
+    assemble=some.sampled_from(Split),
+    strategy=some.none() | some.sampled_from(Strategy),
+    max_payload_mb=some.none() | some.integers(0, 100),
+    max_concurrency=some.none() | some.integers(0, 100),
+    gzip_input=some.booleans(),
+    input_filter=some.sampled_from(["$", "$[0]"]),
+    join_input=some.booleans(),
+    environment=texts,
+    invocation_timeout_seconds=some.none() | some.integers(1, 3600),
+    invocation_retries=some.none() | some.integers(0, 3),
+    tags=tags,
+)
+variants = some.lists(
+    some.builds(
+        Variant,
+        model=models,
+        name=names,
+        weight=some.floats(0, 10),
+        instance_count=some.integers(1, 3),
+        startup_timeout_seconds=some.none() | some.integers(60, 3600),
+    ),
+    min_size=1,
+    max_size=3,
+).map(tuple)
+
+
+def problems(plan: Plan) -> list[str]:
+    return [line for request in plan.requests for line in request_problems(request.operation, dict(request.document))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(trainings)
+def test_training_plans_are_valid(spec: TrainingSpec) -> None:
+    """Held against botocore's service model: members, types, enums, patterns."""
+    assert problems(plans.training_plan(spec, role_arn=ROLE)) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(transforms)
+def test_transform_plans_are_valid(spec: TransformSpec) -> None:
+    """As above; the model carries the job's name."""
+    plan = plans.transform_plan(spec, role_arn=ROLE)
+    assert problems(plan) == []
+    assert [request.operation for request in plan.requests] == ["CreateModel", "CreateTransformJob"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(names, variants, tags)
+def test_endpoint_plans_are_valid(name: str, several: tuple[Variant, ...], tagged: dict[str, str]) -> None:
+    """As above; names of models that would be too long are refused."""
+    plan = plans.endpoint_plan(EndpointSpec(name=name, variants=several, tags=tagged), role_arn=ROLE)
+    assert problems(plan) == []
+
+
+def test_defaults_are_left_out() -> None:
+    """A plan says only what was meant."""
+    plain = TrainingSpec(name="n", image="probe", output_uri="s3://bucket/o")
+    (request,) = plans.training_plan(plain, role_arn=ROLE).requests
+    assert set(request.document) == {
+        "TrainingJobName",
+        "AlgorithmSpecification",
+        "RoleArn",
+        "OutputDataConfig",
+        "ResourceConfig",
+        "StoppingCondition",
+    }
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: plans.training_plan(TrainingSpec(name="n", image="i", output_uri="/tmp/x"), role_arn=ROLE),
+        lambda: plans.training_plan(
+            TrainingSpec(name="n", image="i", output_uri="s3://bucket", hyperparameters={"x": 1}),  # type: ignore[dict-item]
+            role_arn=ROLE,
+        ),
+        lambda: plans.endpoint_plan(EndpointSpec(name="n", variants=()), role_arn=ROLE),
+        lambda: plans.endpoint_plan(
+            EndpointSpec(name="n", variants=(Variant(model=ModelSpec(image="i", artifact_uri="http://x")),)),
+            role_arn=ROLE,
+        ),
+    ],
+)
+def test_what_can_never_be_carried_out_is_no_plan(make: Callable[[], Plan]) -> None:
+    """InvalidSpec, before anything is sent."""
+    with pytest.raises(InvalidSpec):
+        make()
+
+
+def test_roles_of_the_spec_win() -> None:
+    """The backend's role is for specs without one."""
+    own = "arn:aws:iam::000000000000:role/own"
+    spec = TrainingSpec(name="n", image="i", output_uri="s3://bucket")
+    for wanted, role in ((spec, ROLE), (replace(spec, role_arn=own), own)):
+        assert plans.training_plan(wanted, role_arn=ROLE).requests[0].document["RoleArn"] == role
+
+
+@pytest.mark.parametrize(
+    ("shape", "table", "enum"),
+    [
+        ("TrainingJobStatus", readings.JOB_STATES, JobState),
+        ("TransformJobStatus", readings.JOB_STATES, JobState),
+        ("EndpointStatus", readings.ENDPOINT_STATES, EndpointState),
+    ],
+)
+def test_every_native_state_is_known(shape: str, table: dict[str, Any], enum: Any) -> None:
+    """What the service model can say has a word of ours."""
+    native = service("sagemaker").shape_for(shape).enum  # type: ignore[attr-defined]  # botocore's StringShape
+    assert set(native) <= set(table)
+    assert set(table.values()) <= set(enum)
+
+
+def test_an_unknown_state_is_an_error() -> None:
+    """Never a silent "unknown"."""
+    document = {"EndpointName": "e", "EndpointStatus": "Melting", "CreationTime": 0.0}
+    with pytest.raises(BackendError, match="Melting"):
+        readings.endpoint_status(document)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "ours"),
+    [
+        ("ValidationException", "Requested resource not found.", NotFound),
+        ("ValidationException", "Could not find requested job with name: x", NotFound),
+        ("ValidationException", "Could not find job to update with name x", NotFound),
+        ("ValidationException", 'Could not find endpoint "arn".', NotFound),
+        ("ValidationException", 'Could not find endpoint configuration "arn".', NotFound),
+        ("ValidationException", 'Could not find model "arn".', NotFound),
+        ("ValidationException", "Could not find model data at s3://x", InvalidSpec),
+        ("ResourceNotFound", "whatever", NotFound),
+        ("ValidationError", "Endpoint x of account 1 not found.", NotFound),
+        ("ValidationError", "Variant x not found for endpoint y (known: z).", InvalidSpec),
+        ("ResourceInUse", "whatever", AlreadyExists),
+        ("ValidationException", 'Cannot create already existing model "arn".', AlreadyExists),
+        ("ValidationException", "The request was rejected because the training job is in status Completed.", Conflict),
+        ("ValidationException", 'Cannot update in-progress endpoint "arn".', Conflict),
+        ("ValidationException", "1 validation error detected: …", InvalidSpec),
+        ("ThrottlingException", "Rate exceeded", BackendError),
+    ],
+)
+def test_errors_are_restated(code: str, message: str, ours: type[BackendError]) -> None:
+    """By code and text, for SageMaker's code alone does not say (0.3)."""
+    error = readings.restated(ServiceError(code, message), kind="endpoint", name="x", place="here")
+    assert type(error) is ours
+    assert message in str(error)
+    assert "here" in str(error)
+
+
+def test_model_errors_keep_what_the_container_said() -> None:
+    """Status and words."""
+    native = ServiceError("ModelError", "text", status=424, OriginalStatusCode=503, OriginalMessage="busy")
+    error = readings.restated(native, kind="endpoint", name="x", place="here")
+    assert isinstance(error, ModelError)
+    assert (error.status, error.reason) == (503, "busy")
