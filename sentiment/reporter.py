@@ -89,10 +89,11 @@ class Terminal:
     def progress(self, what: str) -> Iterator[Advance]:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
 
-        columns = TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %")
+        columns = TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[share]}")
         with Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True) as progress:
-            task = progress.add_task(_escaped(what), total=1.0)
-            yield lambda fraction: progress.update(task, completed=fraction)
+            # Without a total the bar moves to and fro: something goes on, nobody knows how long.
+            task = progress.add_task(_escaped(what), total=None, share="")
+            yield lambda fraction: progress.update(task, total=1.0, completed=fraction, share=f"{fraction:.0%}")
 
 
 def make_reporter() -> Reporter:
