@@ -1,0 +1,91 @@
+"""One invocation of an endpoint, against a bare HTTP client at the same container."""
+
+import http.client
+import statistics
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from backends.base import Backend
+from backends.specs import EndpointSpec, ModelSpec, Variant
+
+sys.path.insert(0, str(Path(__file__).parent))
+from places import SERVE, backend_with, plant_model
+
+CALLS = 1500
+CLIENTS = 8
+BODY = b"a film like any other\n"
+
+
+def measure() -> dict[str, float]:
+    """Times in milliseconds for one client, requests per second for eight; the two ways in turns."""
+    with backend_with(serve=SERVE) as (backend, _):
+        name = "endpoint"
+        model = ModelSpec(image="image", artifact_uri=plant_model(backend))
+        backend.endpoints.start(EndpointSpec(name=name, variants=(Variant(model=model),)))
+        backend.endpoints.wait_in_service(name, timeout_seconds=60)
+        port = _port(backend)
+        try:
+            rounds = [(_bare(port, CALLS // 3), _through(backend, name, CALLS // 3)) for _ in range(3)]
+            bare = sorted(one for first, _ in rounds for one in first)
+            through = sorted(one for _, second in rounds for one in second)
+            bare_rate = _rate(lambda: _bare(port, CALLS // 3))
+            through_rate = _rate(lambda: _through(backend, name, CALLS // 3))
+        finally:
+            backend.endpoints.delete(name)
+            backend.endpoints.wait_deleted(name, timeout_seconds=60)
+    return {
+        "bare_p50_ms": statistics.median(bare),
+        "bare_p99_ms": bare[int(len(bare) * 0.99)],
+        "invoke_p50_ms": statistics.median(through),
+        "invoke_p99_ms": through[int(len(through) * 0.99)],
+        "bare_per_second": bare_rate,
+        "invoke_per_second": through_rate,
+    }
+
+
+def _port(backend: Backend) -> int:
+    """Where the container listens, found as a stranger would: it is the one that asks for this port."""
+    import psutil  # noqa: PLC0415
+
+    (place,) = [
+        process.environ()["SAGEMAKER_BIND_TO_PORT"]
+        for process in psutil.process_iter()
+        if "/serve" in " ".join(process.cmdline()) and backend.place.split()[-1].strip("()") in str(process.environ())
+    ]
+    return int(place)
+
+
+def _bare(port: int, calls: int) -> list[float]:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    times = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        connection.request("POST", "/invocations", body=BODY, headers={"Content-Type": "text/csv"})
+        connection.getresponse().read()
+        times.append(1000 * (time.perf_counter() - began))
+    connection.close()
+    return times
+
+
+def _through(backend: Backend, name: str, calls: int) -> list[float]:
+    times = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        backend.endpoints.invoke(name, BODY, content_type="text/csv")
+        times.append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def _rate(run: object) -> float:
+    assert callable(run)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        calls = sum(len(times) for times in pool.map(lambda _: run(), range(CLIENTS)))
+    return calls / (time.perf_counter() - began)
+
+
+if __name__ == "__main__":
+    for name, value in measure().items():
+        print(f"{name:20} {value:10.2f}")

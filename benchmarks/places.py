@@ -1,0 +1,74 @@
+"""A local backend in a folder of its own, and images made of a few lines of Python, for the benchmarks."""
+
+import io
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from backends import Backend, open_backend
+from backends.config import BackendConfig
+
+BUCKET = "benchmark"
+
+# A server with one thread per connection that answers a body with its lines' lengths at once.
+SERVE = """
+import os, socket
+from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+class Handler(BaseRequestHandler):
+    def setup(self):
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def handle(self):
+        file = self.request.makefile("rb")
+        while first := file.readline():
+            length = 0
+            while (line := file.readline()) not in (b"\\r\\n", b""):
+                if line[:15].lower() == b"content-length:":
+                    length = int(line[15:])
+            body = file.read(length)
+            answer = self.answer(first, body)
+            status = b"200 OK" if b"execution-parameters" not in first else b"404 Not Found"
+            head = b"HTTP/1.1 %s\\r\\nContent-Type: text/csv\\r\\nContent-Length: %d\\r\\n\\r\\n"
+            self.request.sendall(head % (status, len(answer)) + answer)
+
+    def answer(self, first, body):
+        if not first.startswith(b"POST"):
+            return b""
+        return b"1\\n" * (body.count(b"\\n") + (not body.endswith(b"\\n")))
+
+class Server(ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    request_queue_size = 128
+
+Server(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+"""
+
+
+@contextmanager
+def backend_with(**programs: str) -> Iterator[tuple[Backend, Path]]:
+    """An open local backend whose image ``image`` has *programs* (name → Python source), and the image's folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "image"
+        image.mkdir()
+        for name, source in programs.items():
+            (image / name).write_text(f"#!{sys.executable}\n{source}")
+            (image / name).chmod(0o755)
+        config = BackendConfig(home=Path(folder) / "home", images={"image": image})
+        with open_backend(config) as backend:
+            backend.store.ensure_bucket(BUCKET)
+            yield backend, image
+
+
+def plant_model(backend: Backend) -> str:
+    """Store an empty model; its URI."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz"):
+        pass
+    uri = f"s3://{BUCKET}/model.tar.gz"
+    backend.store.put(uri, buffer.getvalue())
+    return uri

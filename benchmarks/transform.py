@@ -1,0 +1,112 @@
+"""Batch transform, rows per second, against an ideal concurrent client at the same program."""
+
+import http.client
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+
+from backends.base import Backend
+from backends.specs import ModelSpec, Split, Strategy, TransformSpec
+
+sys.path.insert(0, str(Path(__file__).parent))
+from places import BUCKET, SERVE, backend_with, plant_model
+
+ROW = b"a film like any other, " * 40 + b"\n"
+CONCURRENCY = 4
+PORT = 19_573
+PAYLOAD_BYTES = 6 * 1024 * 1024
+
+
+def measure() -> dict[str, float]:
+    """Rows per second, the container's start not counted on either side; the sides in turns."""
+    figures: dict[str, float] = {}
+    with backend_with(serve=SERVE) as (backend, image):
+        for strategy, rows in ((Strategy.SINGLE_RECORD, 6000), (Strategy.MULTI_RECORD, 120_000)):
+            bodies = _bodies(strategy, rows)
+            backend.store.put(f"s3://{BUCKET}/{strategy}/in", ROW * rows)
+            ideal, job = [], []
+            for number in range(3):
+                with _server(image):
+                    ideal.append(rows / _ideal(bodies))
+                job.append(rows / _job(backend, strategy, f"job-{strategy}-{number}"))
+            name = "single" if strategy is Strategy.SINGLE_RECORD else "multi"
+            figures |= {f"{name}_ideal_rows_per_second": statistics.median(ideal)}
+            figures |= {f"{name}_transform_rows_per_second": statistics.median(job)}
+            figures |= {f"{name}_ratio": statistics.median(job) / statistics.median(ideal)}
+    return figures
+
+
+def _bodies(strategy: Strategy, rows: int) -> list[bytes]:
+    if strategy is Strategy.SINGLE_RECORD:
+        return [ROW.rstrip(b"\n")] * rows
+    per_body = PAYLOAD_BYTES // len(ROW)
+    return [ROW * min(per_body, rows - start) for start in range(0, rows, per_body)]
+
+
+def _ideal(bodies: list[bytes]) -> float:
+    """Seconds until all *bodies* are answered, by threads that do nothing else."""
+
+    def work(mine: list[bytes]) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", PORT)
+        size = 0
+        for body in mine:
+            connection.request("POST", "/invocations", body=body, headers={"Content-Type": "text/csv"})
+            size += len(connection.getresponse().read())
+        connection.close()
+        return size
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        list(pool.map(work, [bodies[start::CONCURRENCY] for start in range(CONCURRENCY)]))
+    return time.perf_counter() - began
+
+
+def _job(backend: Backend, strategy: Strategy, name: str) -> float:
+    """Seconds from the first request (the data log's first line) to the job's end."""
+    backend.transform.start(
+        TransformSpec(
+            name=name,
+            model=ModelSpec(image="image", artifact_uri=plant_model(backend)),
+            input_uri=f"s3://{BUCKET}/{strategy}/",
+            output_uri=f"s3://{BUCKET}/out/{name}",
+            content_type="text/csv",
+            accept="text/csv",
+            split=Split.LINE,
+            assemble=Split.LINE,
+            strategy=strategy,
+            max_concurrency=CONCURRENCY,
+        )
+    )
+    logs = backend.transform.log_lines  # type: ignore[attr-defined]  # the local backend has logs
+    while not any("MaxConcurrentTransforms" in line for line in logs(name)):
+        time.sleep(0.002)
+    began = time.perf_counter()
+    backend.transform.finish(name, timeout_seconds=600)
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _server(image: Path) -> Iterator[None]:
+    environment = {**os.environ, "SAGEMAKER_BIND_TO_PORT": str(PORT)}
+    with subprocess.Popen([str(image / "serve")], env=environment) as server:
+        while True:
+            try:
+                http.client.HTTPConnection("127.0.0.1", PORT).connect()
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.01)
+        try:
+            yield
+        finally:
+            server.kill()
+
+
+if __name__ == "__main__":
+    for name, value in measure().items():
+        print(f"{name:34} {value:12.2f}")

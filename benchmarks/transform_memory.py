@@ -1,0 +1,91 @@
+"""The memory of a batch transform: the largest resident size of its supervisor, by size of the input."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from backends.base import Backend
+from backends.specs import ModelSpec, Split, TransformSpec
+from backends.stores import stream_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+from places import BUCKET, SERVE, backend_with, plant_model
+
+MEGABYTE = 1_000_000
+SIZES_MB = (10, 100, 1000)
+ROW = b"a film like any other, " * 40 + b"\n"
+LOOK_SECONDS = 0.02
+
+
+def measure(sizes_mb: tuple[int, ...] = SIZES_MB) -> dict[str, float]:
+    """Megabytes for each size of input, with the default payload of 6 MB and two requests at a time."""
+    figures: dict[str, float] = {}
+    with backend_with(serve=SERVE) as (backend, image):
+        home = image.parent / "home"
+        for size_mb in sizes_mb:
+            figures[f"input_{size_mb}_mb_peak_mb"] = _peak(backend, home, size_mb)
+    peaks = list(figures.values())
+    return figures | {"largest_over_smallest": max(peaks) / min(peaks)}
+
+
+def _peak(backend: Backend, home: Path, size_mb: int) -> float:
+    prefix = f"s3://{BUCKET}/{size_mb}"
+    backend.store.write(f"{prefix}/in", stream_of(_rows(size_mb)))
+    peaks: list[int] = []
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(home, peaks, over))
+    watcher.start()
+    try:
+        name = f"job-{size_mb}"
+        backend.transform.start(
+            TransformSpec(
+                name=name,
+                model=ModelSpec(image="image", artifact_uri=plant_model(backend)),
+                input_uri=f"{prefix}/",
+                output_uri=f"{prefix}-out",
+                content_type="text/csv",
+                accept="text/csv",
+                split=Split.LINE,
+                assemble=Split.LINE,
+                max_concurrency=2,
+            )
+        )
+        backend.transform.finish(name, timeout_seconds=1200)
+    finally:
+        over.set()
+        watcher.join()
+        backend.store.delete(f"{prefix}/in")
+    return max(peaks) / MEGABYTE
+
+
+def _rows(size_mb: int) -> Iterator[bytes]:
+    block = ROW * (MEGABYTE // len(ROW))
+    return (block for _ in range(size_mb))
+
+
+def _watch(home: Path, peaks: list[int], over: threading.Event) -> None:
+    supervisors: list[psutil.Process] = []
+    while not over.wait(LOOK_SECONDS):
+        if not supervisors:
+            supervisors = [process for process in psutil.process_iter() if _supervises(process, home)]
+        for supervisor in supervisors:
+            try:
+                peaks.append(supervisor.memory_info().rss)
+            except psutil.Error:
+                return
+
+
+def _supervises(process: psutil.Process, home: Path) -> bool:
+    try:
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return str(home) in command and "backends.engine.supervisor" in command
+
+
+if __name__ == "__main__":
+    for name, value in measure().items():
+        print(f"{name:28} {value:10.2f}")

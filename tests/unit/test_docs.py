@@ -1,0 +1,59 @@
+"""What the documents say exists, and what exists is said."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from backends.config import BackendConfig
+from sentiment.cli import app
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+
+
+def test_every_setting_is_documented() -> None:
+    """Each key of the configuration, with its variable, stands in docs/cli.md."""
+    text = (ROOT / "docs" / "cli.md").read_text()
+    missing = [name for name in BackendConfig.model_fields if f"GREENROOM_{name.upper()}" not in text]
+    assert missing == []
+
+
+def test_every_command_and_global_option_is_documented() -> None:
+    """The README shows each command, docs/cli.md each option that stands before it."""
+    command = get_command(app)
+    readme, cli = (ROOT / "README.md").read_text(), (ROOT / "docs" / "cli.md").read_text()
+    options = [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+    assert [option for option in options if option != "--help" and option not in cli] == []
+    assert [name for name in command.commands if name not in readme] == []  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    """A link to a file of the project names one that exists."""
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_paths_named_in_the_architecture_exist() -> None:
+    """The map shows what is there."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    found = re.findall(r"`((?:backends|containers|lambda|sentiment|tests|web)/[\w/{},.]*)`", text)
+    assert found
+    for path in found:
+        names = re.sub(r"\{(.*?)\}", "*", path)
+        assert list(ROOT.glob(names.rstrip("/"))), path
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Your own container, as written there, with the test's probe in the place of yours."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    for name in ("GREENROOM_HOME", "GREENROOM_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    assert blocks
+    for block in blocks:
+        code = block.replace("path/to/folder/with/train/and/serve", str(ROOT / "tests" / "images" / "probe"))
+        exec(compile(code, "README.md", "exec"), {})  # noqa: S102  our own text
+    assert (tmp_path / ".greenroom" / "state.db").exists()
