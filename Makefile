@@ -27,6 +27,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	cd containers/sentiment && for program in contract.py app.py train serve; do \
+		MYPYPATH=.:../.. $(abspath $(BIN))/mypy --cache-dir ../../.mypy_cache --config-file ../../pyproject.toml $$program || exit 1; \
+	done
 	$(BIN)/lint-imports
 
 fix: $(READY)

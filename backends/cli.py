@@ -32,7 +32,7 @@ def serve(
     from backends.config import load_config  # noqa: PLC0415  --help shall not wait for libraries
     from backends.emulator.app import create_app  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
-    from backends.gateway import serve as serve_app  # noqa: PLC0415
+    from backends.http_server import serve as serve_app  # noqa: PLC0415
     from backends.local.backend import engine_settings  # noqa: PLC0415
 
     engine = Engine(engine_settings(load_config(config, backend="local")))

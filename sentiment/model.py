@@ -22,9 +22,9 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ class Hyperparameters:
         Raises:
             ValueError: a name is unknown, or a value is no number or outside its range.
         """
-        kinds = {field.name: type(field.default) for field in fields(cls)}
+        kinds = {known.name: type(known.default) for known in fields(cls)}
         return cls(**{name: _number(name, value, kinds) for name, value in values.items()})
 
 
@@ -107,10 +107,10 @@ def _number(name: str, value: str, kinds: Mapping[str, Any]) -> Any:
 class Table:
     """A map from hashes to payloads of up to 48 bits; all other hashes have payload 0.
 
-    Several levels of direct addressing: of the hashes that fall on the same slot of a level, one stays there and the
+    A few levels of direct addressing: of the hashes that fall on the same slot of a level, one stays there and the
     others go to the next level, which is smaller. A slot holds a mark, 16 bits of its hash, so that one strange n-gram
-    in 65,536 is taken for a known one. An empty slot ends the search. Mark and payload are side by side in one word,
-    so that a hash costs one look at a far place in memory, not three.
+    in some ten thousand is taken for a known one. Mark and payload are side by side in one word, so that a level costs
+    one look at a far place in memory. The few in a hundred thousand that find no slot on the last level are left out.
 
     Attributes:
         words: one a slot: the mark in the lowest 16 bits, 0 if the slot is empty, and the payload above.
@@ -119,21 +119,28 @@ class Table:
 
     words: Hashes
     level_bits: tuple[int, ...]
+    _offsets: Hashes = field(init=False, repr=False)
+    _shifts: Hashes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        starts = [sum(1 << bits for bits in self.level_bits[:level]) for level in range(len(self.level_bits))]
+        object.__setattr__(self, "_offsets", np.array(starts[1:], np.uint64)[:, None])
+        object.__setattr__(self, "_shifts", np.array([64 - bits for bits in self.level_bits[1:]], np.uint64)[:, None])
 
     @classmethod
     def of(cls, hashes: Hashes) -> "Table":
-        """Build a table of *hashes*, which are distinct and below 2**HASH_BITS; payloads are 1, 2, ... by slot."""
-        levels = [np.zeros(0, np.uint64)]
+        """Build a table of *hashes*, distinct, odd and below 2**HASH_BITS; payloads are 1, 2, ... by slot."""
+        levels = []
         level_bits: list[int] = []
-        while hashes.size:
-            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length())
-            places = _places(hashes, len(level_bits), bits)
+        for factor, spare_bits in zip(_FACTORS, _SPARE_BITS, strict=True):
+            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + spare_bits)
+            places = (hashes * factor >> 64 - bits).astype(np.int64)
             marks = np.zeros(1 << bits, np.uint64)
-            marks[places] = _marks(hashes)
+            marks[places] = hashes & _MARK_MASK
             levels.append(marks)
             level_bits.append(bits)
             # One with the same mark on the same slot would never be looked for further on.
-            hashes = hashes[marks[places] != _marks(hashes)]
+            hashes = hashes[marks[places] != hashes & _MARK_MASK]
         table = cls(np.concatenate(levels), tuple(level_bits))
         return table.filled(np.arange(1, table.size + 1, dtype=np.uint64))
 
@@ -149,51 +156,51 @@ class Table:
 
     def filled(self, payloads: Hashes) -> "Table":
         """The same table with other *payloads*, one for each taken slot."""
-        words = self.words & _MARK_MASK
+        words: Hashes = np.bitwise_and(self.words, _MARK_MASK, dtype=np.uint64)
         words[words > 0] |= np.left_shift(payloads, _MARK_BITS, dtype=np.uint64)
         return Table(words, self.level_bits)
 
     def find(self, hashes: Hashes) -> Hashes:
         """The payload of each of *hashes*."""
-        payloads = np.zeros(len(hashes), np.uint64)
-        # The numbers in hashes of those that are still looked for; at first, of all.
-        numbers: Indices | None = None
-        offset = 0
-        for level, bits in enumerate(self.level_bits):
-            found = self.words[offset : offset + (1 << bits)][_places(hashes, level, bits)]
-            is_other = (found & _MARK_MASK) != _marks(hashes)
-            hits = (~is_other).nonzero()[0]
-            payloads[hits if numbers is None else numbers[hits]] = found[hits] >> _MARK_BITS
-            open_ones = (is_other & (found != 0)).nonzero()[0]
-            if not open_ones.size:
-                break
-            hashes = hashes[open_ones]
-            numbers = open_ones if numbers is None else numbers[open_ones]
-            offset += 1 << bits
+        places = np.right_shift(hashes, HASH_BITS - self.level_bits[0], dtype=np.uint64)
+        words = self.words[places.view(np.int64)]
+        others = ((words ^ hashes) & _MARK_MASK).nonzero()[0]
+        # An empty slot says that no other level has it.
+        displaced = others[words[others].nonzero()[0]]
+        payloads: Hashes = np.right_shift(words, _MARK_BITS, dtype=np.uint64)
+        payloads[others] = 0
+        if displaced.size:
+            payloads[displaced] = self._find_further(hashes[displaced])
+        return payloads
+
+    def _find_further(self, hashes: Hashes) -> Hashes:
+        """Look at all levels but the first at once, a row for each: fewer steps of Python than one by one."""
+        places = hashes * _FACTORS[1:, None]
+        places >>= self._shifts
+        places += self._offsets
+        words = self.words[places.view(np.int64)]
+        is_other = (words ^ hashes) & _MARK_MASK != 0
+        words >>= _MARK_BITS
+        words[is_other] = 0
+        payloads: Hashes = words[-1]
+        for level in words[-2::-1]:
+            np.copyto(payloads, level, where=level != 0)
         return payloads
 
 
 _MARK_BITS = 16
 _MARK_MASK = (1 << _MARK_BITS) - 1
 _SMALLEST_LEVEL_BITS = 6
-_LEVEL_STEP = 0xD1342543DE82EF95
-
-
-def _places(hashes: Hashes, level: int, bits: int) -> npt.NDArray[np.int64]:
-    # The first level takes the uppermost bits as they are: a review's sorted hashes then walk through it in order.
-    factor = (1 << 64 - HASH_BITS) if level == 0 else pow(_LEVEL_STEP, level, 1 << 64)
-    return np.right_shift(hashes * factor, 64 - bits, dtype=np.uint64).view(np.int64)
-
-
-def _marks(hashes: Hashes) -> Hashes:
-    return np.maximum(hashes & _MARK_MASK, 1)
+# For each level, what spreads the hashes over it, and how many bits more than they need it has. The first takes the
+# uppermost bits as they are: a review's sorted hashes then walk through it in order.
+_FACTORS = np.array([1 << 64 - HASH_BITS, 0xD1342543DE82EF95, 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93], np.uint64)
+_SPARE_BITS = (0, 0, 1, 2)
 
 
 # --- the model -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """A piece of a review as it was typed, and its part in the margin; 0 for what stands between two words."""
 
     text: str
@@ -310,7 +317,7 @@ class SentimentModel:
             "level_bits": list(self.table.level_bits),
         }
         with _replacing(folder / _ARRAYS) as path, path.open("wb") as file:
-            influence, energy = _unpacked(self.table.words >> _MARK_BITS)
+            influence, energy = _unpacked(np.right_shift(self.table.words, _MARK_BITS, dtype=np.uint64))
             np.savez(file, marks=self.table.marks, influence=influence, energy=energy)
         with _replacing(folder / _DOCUMENT) as path:
             path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -318,12 +325,9 @@ class SentimentModel:
     def _margins(self, texts: Sequence[str]) -> Floats:
         features = featurise(texts, self.hyperparameters.ngram_max)
         influence, energy = _unpacked(self.table.find(features.hashes))
-        reviews = np.arange(len(texts)).repeat(features.bounds[1:] - features.bounds[:-1])
-        # Whole numbers: their sums are exact, whatever the order.
-        energies = np.bincount(reviews, energy, len(texts)) * self.energy_unit
-        influences = np.bincount(reviews, influence, len(texts)) * self.influence_unit
+        energies = _sums(energy, features.bounds) * self.energy_unit
         energies[energies == 0] = 1
-        margins: Floats = self.bias + influences / np.sqrt(energies)
+        margins: Floats = self.bias + _sums(influence, features.bounds) * self.influence_unit / np.sqrt(energies)
         return margins
 
 
@@ -331,8 +335,19 @@ class SentimentModel:
 _BATCH_TEXTS = 128
 
 
+def _sums(values: _Shorts, bounds: Indices) -> Indices:
+    """The sums of *values* between *bounds*. As they are whole numbers, no sum depends on what stands before it."""
+    totals = np.zeros(len(values) + 1, np.int64)
+    np.cumsum(values, out=totals[1:])
+    sums: Indices = totals[bounds[1:]] - totals[bounds[:-1]]
+    return sums
+
+
 def _packed(influence: _Shorts, energy: _Shorts) -> Hashes:
-    return energy.astype(np.uint64) | influence.view(np.uint16).astype(np.uint64) << 16
+    payloads: Hashes = influence.view(np.uint16).astype(np.uint64)
+    payloads <<= 16
+    payloads |= energy.astype(np.uint64)
+    return payloads
 
 
 def _unpacked(payloads: Hashes) -> tuple[_Shorts, _Shorts]:
@@ -427,14 +442,18 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_table(arrays: Mapping[str, npt.NDArray[Any]], level_bits: Sequence[int]) -> Table:
-    slots = sum(1 << bits for bits in level_bits if 0 < bits < HASH_BITS)
+    if len(level_bits) != len(_FACTORS) or not all(0 < bits < HASH_BITS for bits in level_bits):
+        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_FACTORS)} numbers of bits")
+    slots = sum(1 << bits for bits in level_bits)
     if any(len(array) != slots for array in arrays.values()):
         lengths = {name: len(array) for name, array in arrays.items()}
         raise ModelError(f"{_ARRAYS} and {_DOCUMENT} do not belong together: {lengths} numbers, {slots} slots")
     if arrays["energy"].min(initial=0) < 0:
         raise ModelError(f"{_ARRAYS}: an energy is below 0")
-    payloads = _packed(arrays["influence"], arrays["energy"])
-    return Table(arrays["marks"] | np.left_shift(payloads, _MARK_BITS, dtype=np.uint64), tuple(level_bits))
+    words = _packed(arrays["influence"], arrays["energy"])
+    words <<= _MARK_BITS
+    words |= arrays["marks"]
+    return Table(words, tuple(level_bits))
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -521,7 +540,7 @@ class _Rows:
     def of(cls, texts: Sequence[str], settings: Hyperparameters) -> "_Rows":
         features = featurise(texts, settings.ngram_max)
         table = Table.of(_frequent(features.hashes, settings.min_df))
-        if not table.level_bits:
+        if not table.size:
             raise ValueError(f"no n-gram stands in at least {settings.min_df} of the {len(texts)} reviews")
         columns, counts = [], []
         for start in range(0, len(texts), _BATCH_TEXTS):
@@ -551,13 +570,11 @@ class _Rows:
 
 def _frequent(hashes: Hashes, min_df: int) -> Hashes:
     """Those that occur *min_df* times, each once, in ascending order."""
-    ordered = np.sort(hashes)
-    if len(ordered) < min_df:
-        return ordered[:0]
-    # In order, the n-th of equal ones has an equal one n - 1 places before it; the first of them has none.
-    is_frequent = ordered[: len(ordered) - min_df + 1] == ordered[min_df - 1 :]
-    is_frequent[1:] &= ordered[1 : len(is_frequent)] != ordered[: len(is_frequent) - 1]
-    return ordered[: len(is_frequent)][is_frequent]
+    ordered: Hashes = np.sort(hashes)
+    firsts = np.append(0, (ordered[1:] != ordered[:-1]).nonzero()[0] + 1) if ordered.size else np.zeros(0, np.int64)
+    counts = np.diff(np.append(firsts, len(ordered)))
+    frequent: Hashes = ordered[firsts[counts >= min_df]]
+    return frequent
 
 
 @dataclass(frozen=True)

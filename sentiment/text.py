@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +37,8 @@ class Features:
     """The n-grams of some reviews, each named once a review.
 
     Attributes:
-        hashes: the reviews' n-grams one after the other, each review's own in ascending order, below 2**HASH_BITS.
+        hashes: the reviews' n-grams one after the other, each review's own in ascending order; odd, and below
+            2**HASH_BITS.
         bounds: shape (reviews + 1,); review i owns ``hashes[bounds[i]:bounds[i + 1]]``.
     """
 
@@ -84,11 +86,10 @@ def locate(text: str, ngram_max: int) -> Located:
     tokens = _tokenise([folded])
     begins_character = np.frombuffer(folded, np.uint8) & 0xC0 != 0x80
     character = np.cumsum(begins_character) - 1
-    # The buffer of tokens begins with a space, hence the offsets by one.
-    firsts = character[tokens.starts - 1]
-    lasts = character[tokens.ends - 2]
+    firsts = character[tokens.starts]
+    lasts = character[tokens.ends - 1]
     spans = np.stack([places[firsts], places[lasts + 1]], axis=1)
-    return Located(spans, tuple(hashes for hashes, _ in _ngrams(tokens, ngram_max)))
+    return Located(spans, tuple(_numbered(hashes) for _, hashes in _ngrams(tokens, ngram_max)))
 
 
 def normalise(text: str) -> bytes:
@@ -150,12 +151,21 @@ def _clean(text: str, number: int) -> bytes:
 
 
 def _fold(text: str, number: int) -> bytes:
-    if text.isascii():
-        return text.lower().encode()
+    if not text.isascii():
+        text = _TO_FOLD.sub(lambda sign: _FOLDED[sign[0]], text)
     try:
-        return _TO_FOLD.sub(lambda sign: _FOLDED[sign[0]], text).lower().encode()
+        folded = text.lower().encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"text {number} holds half a surrogate pair, which is no character") from error
+    return _RATING.sub(_SLASH_INSIDE, _QUOTE.sub(_QUOTE_SIGN, folded))
+
+
+# An apostrophe belongs to the word it is inside of, and at its edge it is a sign of its own; a slash is one but inside
+# a rating. Each expression begins with the one byte it is about, which the engine finds fast.
+_QUOTE = re.compile(rb"'(?:(?![a-z0-9\x80-\xff])|(?<![a-z0-9\x80-\xff]'))")
+_QUOTE_SIGN = b"`"
+_RATING = re.compile(rb"/(?<=[0-9]/)(?=[0-9])")
+_SLASH_INSIDE = b"\x7f"
 
 
 def _unmark_with_places(text: str) -> tuple[str, Offsets]:
@@ -179,72 +189,61 @@ def _unmark_with_places(text: str) -> tuple[str, Offsets]:
 
 # --- tokens --------------------------------------------------------------------------------------
 
-_SPACE, _SIGN, _SHOUT, _APOSTROPHE, _SLASH, _WORD, _DIGIT = range(7)
+_SPACE, _SIGN, _SHOUT, _WORD = range(4)
 
 
 def _kind(byte: int) -> int:
-    if byte in b"!?'/":
-        return {b"!": _SHOUT, b"?": _SHOUT, b"'": _APOSTROPHE, b"/": _SLASH}[bytes([byte])]
-    if byte >= 0x80 or chr(byte).isalpha():
+    if byte >= 0x80 or chr(byte).isalnum() or byte in b"'" + _SLASH_INSIDE:
         return _WORD
-    return _DIGIT if chr(byte).isdigit() else _SIGN if chr(byte).isprintable() and byte != ord(" ") else _SPACE
+    if byte in b"!?":
+        return _SHOUT
+    return _SIGN if chr(byte).isprintable() and byte != ord(" ") else _SPACE
 
 
 _KINDS = bytes(_kind(byte) for byte in range(256))
 _CONTROLS_TO_SPACES = bytes(32 if _KINDS[byte] == _SPACE else byte for byte in range(256))
 
 
-@dataclass(frozen=True)
-class _Tokens:
-    """The tokens of a buffer: where each starts and ends in it, its hash, and its review's number above HASH_BITS."""
+class _Tokens(NamedTuple):
+    """The tokens of some reviews joined by spaces: where each starts and ends, and its hash.
+
+    ``firsts`` are the numbers of the first token of each review and, last, how many tokens there are.
+    """
 
     starts: Offsets
     ends: Offsets
     hashes: Hashes
-    reviews: Hashes
+    firsts: Offsets
 
 
 def _tokenise(parts: Sequence[bytes]) -> _Tokens:
-    # A space on both sides of every part keeps tokens apart and lets each byte have two neighbours.
+    # Spaces on both sides keep tokens apart, give each byte a neighbour, and let eight bytes be read from any of them.
     buffer = b" " + b" ".join(parts) + b" " * _STRIDE
-    kinds = _joined_kinds(buffer)
-    is_edge = kinds[1:] != kinds[:-1]
-    is_edge |= kinds[1:] == _SIGN
+    kinds = np.frombuffer(buffer.translate(_KINDS), np.uint8)
+    before, kinds = kinds[:-1], kinds[1:]
+    is_edge = kinds != before
+    is_edge |= kinds == _SIGN
     if not buffer.isascii():
         _separate_symbols(np.frombuffer(buffer, np.uint8), is_edge)
     edges = is_edge.nonzero()[0]
-    edges += 1
-    # The last edge is the end of the last token: spaces follow, with no further edge.
-    tokens = (kinds[edges[:-1]] != _SPACE).nonzero()[0]
+    # Spaces are of kind 0. They follow the last edge, which is the end of the last token.
+    tokens = kinds[edges[:-1]].nonzero()[0]
     starts, ends = edges[tokens], edges[tokens + 1]
-    part_starts = list(accumulate((len(part) + 1 for part in parts), initial=1))
-    firsts = starts.searchsorted(part_starts)
-    reviews = _review_bits(len(parts)).repeat(firsts[1:] - firsts[:-1])
-    return _Tokens(starts, ends, _token_hashes(buffer, starts, ends), reviews)
-
-
-def _joined_kinds(buffer: bytes) -> _Codes:
-    """The kind of each byte: space, sign, shout, or for all that belongs to a word the kind of letters."""
-    kinds = np.frombuffer(bytearray(buffer.translate(_KINDS)), np.uint8)
-    marks = ((kinds == _APOSTROPHE) | (kinds == _SLASH)).nonzero()[0]
-    # An apostrophe inside a word belongs to it, and a slash inside the figures of a rating: don't, 8/10.
-    least = kinds[marks] + (_WORD - _APOSTROPHE)
-    inside = np.minimum(kinds[marks - 1], kinds[marks + 1]) >= least
-    kinds[marks] = np.where(inside, np.uint8(_WORD), np.uint8(_SIGN))
-    return np.minimum(kinds, np.uint8(_WORD), out=kinds)
+    part_starts = list(accumulate((len(part) + 1 for part in parts), initial=0))
+    return _Tokens(starts, ends, _token_hashes(buffer, starts, ends), starts.searchsorted(part_starts))
 
 
 def _separate_symbols(codes: _Codes, is_edge: npt.NDArray[np.bool_]) -> None:
     """Make each emoji and each other symbol beyond ASCII a token of its own; ``is_edge[i]`` is for byte i + 1."""
-    after = codes[1:]
+    first, second = codes[:-1], codes[1:]
     for length, leads in [
-        (2, codes[:-1] == 0xC2),  # U+0080 to U+00BF
-        (3, (codes[:-1] == 0xE2) & (after < 0xB0) | (codes[:-1] == 0xE3) & (after == 0x80)),  # U+2000-2BFF, U+3000-303F
-        (4, codes[:-1] >= 0xF0),  # U+10000 and above
+        (2, first == 0xC2),  # U+0080 to U+00BF
+        (3, (first == 0xE2) & (second < 0xB0) | (first == 0xE3) & (second == 0x80)),  # U+2000-2BFF, U+3000-303F
+        (4, first >= 0xF0),  # U+10000 and above
     ]:
-        firsts = np.flatnonzero(leads)
+        starts = leads.nonzero()[0]
         for step in range(length + 1):
-            is_edge[firsts + step - 1] = step in (0, length)
+            is_edge[starts + step - 1] = step in (0, length)
 
 
 # --- hashes --------------------------------------------------------------------------------------
@@ -256,47 +255,46 @@ _KEEP = np.array([(1 << 8 * n) - 1 for n in range(_STRIDE + 1)], np.uint64)
 
 
 def _token_hashes(buffer: bytes, starts: Offsets, ends: Offsets) -> Hashes:
-    """Hash each token by its first sixteen bytes, its last eight and its length: one to one up to 24 bytes.
+    """Hash each token by its first eight bytes, its last eight and its length: one to one up to 16 bytes.
 
     What is longer is hardly a word, and reading all of it would take a step of Python for each eight bytes of it.
     """
-    # The eight bytes from every byte of the buffer on, which ends with eight spaces.
-    windows: Hashes = np.ndarray((len(buffer) - _STRIDE + 1,), "<u8", buffer, 0, (1,))
+    # The eight bytes from each byte of the reviews on; the buffer begins with a space that is not theirs.
+    windows: Hashes = np.ndarray((len(buffer) - _STRIDE,), "<u8", buffer, 1, (1,))
     lengths = ends - starts
-    hashes: Hashes = windows[starts] & _KEEP[np.minimum(lengths, _STRIDE)]
+    hashes: Hashes = windows[starts] & _KEEP.take(lengths, mode="clip")
     longer = (lengths > _STRIDE).nonzero()[0]
-    if longer.size:
-        size, end = lengths[longer], ends[longer]
-        second: Hashes = windows[starts[longer] + _STRIDE] & _KEEP[np.minimum(size - _STRIDE, _STRIDE)]
-        hashes[longer] ^= _mixed(second ^ _mixed(windows[end - _STRIDE] ^ size.astype(np.uint64)))
-    return _mixed(hashes)
-
-
-def _mixed(hashes: Hashes) -> Hashes:
-    """Let the upper bits of each hash depend on all bits of it, one to one; in place."""
+    lasts = windows[ends[longer] - _STRIDE]
+    lasts *= _STEP
+    lasts += lengths[longer].view(np.uint64)
+    hashes[longer] += lasts
     hashes *= _STEP
     hashes ^= hashes >> 32
     hashes *= _STEP
     return hashes
 
 
-def _ngrams(tokens: _Tokens, ngram_max: int) -> Iterator[tuple[Hashes, Hashes]]:
-    """Yield, for n = 1 up to *ngram_max*, the hashes of the n-grams within a review, and their reviews."""
-    hashes, reviews = tokens.hashes, tokens.reviews
-    yield np.right_shift(hashes, _SPARE_BITS, dtype=np.uint64), reviews
+def _ngrams(tokens: _Tokens, ngram_max: int) -> Iterator[tuple[int, Hashes]]:
+    """Yield, for n = 1 up to *ngram_max*, the hash of the n-gram that begins at each token but the last n - 1.
+
+    Where there are several reviews, an n-gram may begin in one and end in the next.
+    """
+    hashes = tokens.hashes
+    yield 1, hashes
     for n in range(2, ngram_max + 1):
-        hashes = hashes[:-1] * _STEP + tokens.hashes[n - 1 :]
-        reviews = tokens.reviews[n - 1 :]
-        inside = (reviews == tokens.reviews[: 1 - n]).nonzero()[0]
-        yield np.right_shift(hashes[inside], _SPARE_BITS, dtype=np.uint64), reviews[inside]
+        hashes = hashes[:-1] * _STEP
+        hashes += tokens.hashes[n - 1 :]
+        yield n, hashes
+
+
+def _numbered(hashes: Hashes) -> Hashes:
+    # Odd, as a hash whose last bits were all 0 could not mark its place in a table.
+    numbers: Hashes = np.right_shift(hashes, _SPARE_BITS, dtype=np.uint64)
+    numbers |= 1
+    return numbers
 
 
 # --- features ------------------------------------------------------------------------------------
-
-
-def _review_bits(count: int) -> Hashes:
-    """The numbers 0 to *count* - 1 in the bits above a hash."""
-    return np.left_shift(np.arange(count, dtype=np.uint64), HASH_BITS, dtype=np.uint64)
 
 
 _CHUNK_REVIEWS = (1 << _SPARE_BITS) - 1
@@ -317,10 +315,31 @@ def _chunks(parts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
 
 def _chunk_features(parts: Sequence[bytes], ngram_max: int) -> Features:
     tokens = _tokenise(parts)
-    found = np.concatenate([hashes | reviews for hashes, reviews in _ngrams(tokens, ngram_max)])
-    found.sort()
-    # Before the first there is none to be equal to.
-    found = found[np.append(True, found[1:] != found[:-1]).nonzero()[0]] if found.size else found
-    bounds = found.searchsorted(_review_bits(len(parts) + 1))
-    found &= (1 << HASH_BITS) - 1
-    return Features(found, bounds)
+    if len(parts) == 1:
+        keys = _distinct(_numbered(np.concatenate([hashes for _, hashes in _ngrams(tokens, ngram_max)])))
+        return Features(keys, np.array([0, len(keys)]))
+    numbers: Hashes = np.arange(len(parts) + 1, dtype=np.uint64)
+    numbers <<= HASH_BITS
+    reviews = numbers[:-1].repeat(np.diff(tokens.firsts))
+    inside = [_inside(_numbered(hashes), reviews, n) for n, hashes in _ngrams(tokens, ngram_max)]
+    keys = _distinct(np.concatenate(inside))
+    bounds = keys.searchsorted(numbers)
+    keys &= (1 << HASH_BITS) - 1
+    return Features(keys, bounds)
+
+
+def _inside(hashes: Hashes, reviews: Hashes, n: int) -> Hashes:
+    """The n-grams that begin and end in one review, with its number."""
+    last = reviews[n - 1 :]
+    same = (reviews[: len(last)] == last).nonzero()[0]
+    keys: Hashes = hashes[same] | last[same]
+    return keys
+
+
+def _distinct(keys: Hashes) -> Hashes:
+    """Each of *keys* once, in ascending order."""
+    keys.sort()
+    is_first = np.empty(len(keys), np.bool_)
+    is_first[:1] = True
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    return keys[is_first.nonzero()[0]]

@@ -1,6 +1,7 @@
 """The page on this machine: browser → gateway → Lambda handler → runtime API → endpoint, each on loopback."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from backends.errors import BackendUnavailable, NotSupported
 from sentiment.bundle import HANDLER, WEB
 
 _FUNCTION_TIMEOUT_SECONDS = 10.0
+# boto3 takes 2 ms of CPU a call: more environments than this only wait for one another.
+_ENVIRONMENTS_PER_CORE = 2
 _START_TIMEOUT_SECONDS = 30.0
 
 
@@ -23,7 +26,8 @@ def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Cal
     if config.backend != "local":
         raise NotSupported("`sentiment web` serves endpoints of this machine; use --backend local.")
     try:
-        from backends.gateway import FunctionSettings, GatewaySettings, Server, create_app  # noqa: PLC0415
+        from backends.gateway import FunctionSettings, GatewaySettings, create_app  # noqa: PLC0415
+        from backends.http_server import Server  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise BackendUnavailable(f"the page needs {exc.name}: pip install 'greenroom[web]'.") from exc
     _show_access_log()
@@ -36,6 +40,7 @@ def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Cal
                 "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime_url,
             },
             timeout_seconds=_FUNCTION_TIMEOUT_SECONDS,
+            max_concurrency=_ENVIRONMENTS_PER_CORE * (os.cpu_count() or 1),
             region=config.region,
         )
         gateway = create_app(GatewaySettings(function=function, web_folder=WEB))
@@ -60,7 +65,7 @@ def _runtime_api(config: BackendConfig) -> Iterator[str]:
     """The emulator's runtime API on a free port, in a thread of this process; yields its URL."""
     from backends.emulator.app import create_app  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
-    from backends.gateway import Server  # noqa: PLC0415
+    from backends.http_server import Server  # noqa: PLC0415
     from backends.local.backend import engine_settings  # noqa: PLC0415
 
     ready = threading.Event()

@@ -7,11 +7,12 @@ Signatures are accepted, never checked: there is no account here.
 
 import json
 import uuid
-from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backends.emulator import sagemaker_runtime
 from backends.engine import Engine
@@ -26,36 +27,39 @@ def create_app(engine: Engine) -> FastAPI:
     async def invoke(request: Request) -> Response:
         return await sagemaker_runtime.invoke_endpoint(engine, request)
 
-    async def unknown(request: Request) -> Response:
-        raise ServiceError(
-            "UnknownOperationException",
-            f"{request.method} {request.url.path} is not an operation that Greenroom answers.",
-            status=404,
-        )
-
-    return FastAPI(
+    app = FastAPI(
         title="Greenroom emulator",
         openapi_url=None,
-        routes=[
-            Route("/endpoints/{name}/invocations", _guarded(invoke), methods=["POST"]),
-            Route("/{path:path}", _guarded(unknown), methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
-        ],
+        routes=[Route("/endpoints/{name}/invocations", invoke, methods=["POST"])],
+        exception_handlers={ServiceError: _refused, 404: _unknown, 405: _unknown},
     )
+    app.add_middleware(_Door)
+    return app
 
 
-def _guarded(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """*handle* behind the Host check, its ServiceErrors in AWS's shape, a request id on every reply."""
+class _Door:
+    """What every request passes, whatever its path: the Host check in, a request id out."""
 
-    async def guarded(request: Request) -> Response:
-        try:
-            _check_host(request)
-            response = await handle(request)
-        except ServiceError as error:
-            response = error_response(error)
-        response.headers["x-amzn-RequestId"] = str(uuid.uuid4())
-        return response
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    return guarded
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-amzn-RequestId"] = str(uuid.uuid4())
+            await send(message)
+
+        # A page of another site that got its name to resolve to this machine still says its own name here.
+        host = Headers(scope=scope).get("host", "").rsplit(":", 1)[0] or "127.0.0.1"
+        if host in _ALLOWED_HOSTS:
+            await self._app(scope, receive, send_with_id)
+        else:
+            error = ServiceError("AccessDeniedException", f"Host {host!r} is not served here.", status=403)
+            await error_response(error)(scope, receive, send_with_id)
 
 
 def error_response(error: ServiceError) -> Response:
@@ -68,8 +72,12 @@ def error_response(error: ServiceError) -> Response:
     )
 
 
-def _check_host(request: Request) -> None:
-    """A page of another site that got its name to resolve to this machine still says its own name here."""
-    host = request.headers.get("host", "").rsplit(":", 1)[0] or "127.0.0.1"
-    if host not in _ALLOWED_HOSTS:
-        raise ServiceError("AccessDeniedException", f"Host {host!r} is not served here.", status=403)
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError), request
+    return error_response(error)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    del error
+    text = f"{request.method} {request.url.path} is not an operation that Greenroom answers."
+    return error_response(ServiceError("UnknownOperationException", text, status=404))

@@ -1,7 +1,7 @@
 """The gateway on this machine: HTTP in front of a Lambda handler, as API Gateway would be.
 
     app = create_app(GatewaySettings(FunctionSettings(bundle, environment={...}), web_folder=Path("web")))
-    serve(app, port=8000, on_ready=print)
+    http_server.serve(app, port=8000, on_ready=print)
 
 Importing this package imports no web framework; the names below do, when they are first used.
 """
@@ -13,18 +13,15 @@ if TYPE_CHECKING:
     from backends.gateway.cors import CorsRule
     from backends.gateway.events import Api
     from backends.gateway.functions import FunctionSettings
-    from backends.gateway.server import Server, serve
 
-__all__ = ["Api", "CorsRule", "FunctionSettings", "GatewaySettings", "Server", "create_app", "serve"]
+__all__ = ["Api", "CorsRule", "FunctionSettings", "GatewaySettings", "create_app"]
 
 _HOME = {
     "Api": "events",
     "CorsRule": "cors",
     "FunctionSettings": "functions",
     "GatewaySettings": "app",
-    "Server": "server",
     "create_app": "app",
-    "serve": "server",
 }
 
 

@@ -48,6 +48,13 @@ class WebFolder:
 
     def answer(self, request: HttpRequest) -> HttpResponse | None:
         """The file *request* asks for, or None when there is none. Reads the disk."""
+        try:
+            return self._found(request)
+        except (OSError, ValueError):
+            # Not there, not ours to read, or no possible name.
+            return None
+
+    def _found(self, request: HttpRequest) -> HttpResponse | None:
         path = self._path(request.path)
         if path is None:
             return None
@@ -55,6 +62,8 @@ class WebFolder:
             if not request.path.endswith("/"):
                 return self._redirect(path)
             path /= "index.html"
+        elif request.path.endswith("/"):
+            return None
         return _file_response(path, request)
 
     def _path(self, url_path: str) -> Path | None:
@@ -77,15 +86,14 @@ class WebFolder:
 
 def _file_response(path: Path, request: HttpRequest) -> HttpResponse | None:
     content_type = CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
-    try:
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
-            headers = (("cache-control", "no-cache"), ("etag", etag), *SECURITY_HEADERS)
-            if etag in (tag.strip().removeprefix("W/") for tag in request.header("if-none-match").split(",")):
-                return HttpResponse(_NOT_MODIFIED, headers, b"")
-            return HttpResponse(_OK, (("content-type", content_type), *headers), file.read())
-    except (OSError, ValueError):
-        return None
+    # Not followed, should a link have taken its place; not blocking, should it be a pipe nobody writes to.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
+        headers = (("cache-control", "no-cache"), ("etag", etag), *SECURITY_HEADERS)
+        if etag in (tag.strip().removeprefix("W/") for tag in request.header("if-none-match").split(",")):
+            return HttpResponse(_NOT_MODIFIED, headers, b"")
+        return HttpResponse(_OK, (("content-type", content_type), *headers), file.read())

@@ -21,24 +21,22 @@ def test_model_and_metrics(trained: Trained) -> None:
     assert "train:accuracy=0." in trained.log
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "content_type"),
-    [
-        ("a.csv", GOOD, ""),
-        ("a.csv", b"text,label\n" + GOOD, ""),
-        ("a.csv", b"\xef\xbb\xbf" + GOOD, ""),
-        ("a", GOOD, "text/csv"),
-        ("deep/er/a.csv", b'"a ""quoted"", film\nof two lines",pos\nbad one,0\n' * 5, ""),
-        ("a.jsonl", b'{"text":"a wonderful film","label":"positive"}\n{"text":"a dreadful film","label":0}\n' * 5, ""),
-        ("a", b'{"text":"wonderful","label":1}\n{"text":"dreadful","label":"neg"}\n' * 5, "application/jsonlines"),
-    ],
-)  # fmt: skip
-def test_formats(rig: Rig, tmp_path: Path, name: str, content: bytes, content_type: str) -> None:
+def test_formats(rig: Rig, tmp_path: Path) -> None:
     """CSV and JSON Lines are read, by ending or by content type, with the usual spellings of the labels."""
-    job = Job({"train": {name: content}}, {"min_df": "1"}, {"train": content_type} if content_type else {})
-    done = rig.train(job, tmp_path)
+    files = {
+        "a.csv": GOOD,
+        "header.csv": b"text,label\n" + GOOD,
+        "bom.csv": b"\xef\xbb\xbf" + GOOD,
+        "no-ending": GOOD,
+        "deep/er/a.csv": b'"a ""quoted"", film\nof two lines",pos\nbad one,0\n' * 5,
+        "a.jsonl": b'{"text":"a wonderful film","label":"positive"}\n{"text":"a dreadful film","label":0}\n' * 5,
+    }
+    validation = {"no-ending": b'{"text":"wonderful","label":1}\n{"text":"dreadful","label":"neg"}\n' * 5}
+    types = {"train": "text/csv; charset=utf-8", "validation": "application/jsonlines"}
+    done = rig.train(Job({"train": files, "validation": validation}, content_types=types), tmp_path)
     assert done.status == 0, done.log
-    assert "train: 10 reviews, 5 positive" in done.log
+    assert "train: 60 reviews, 30 positive" in done.log
+    assert "validation:reviews=10;" in done.log
 
 
 @pytest.mark.parametrize(
@@ -124,11 +122,12 @@ def test_stopped_early(rig: Rig, reviews: list[tuple[str, str]], tmp_path: Path)
 def test_stopped_late(rig: Rig, reviews: list[tuple[str, str]], tmp_path: Path) -> None:
     """SIGTERM once there is a model keeps it, whole."""
     job = Job(
-        {"train": {"a.csv": as_csv(reviews)}, "validation": {"v.csv": as_csv(reviews * 30)}}, stop_at="model saved"
+        {"train": {"a.csv": as_csv(reviews)}, "validation": {"v.csv": as_csv(reviews * 10)}}, stop_at="model saved"
     )
     done = rig.train(job, tmp_path)
     assert {path.name for path in done.model.iterdir()} == {"model.json", "model.npz"}
     assert (done.status, done.failure) == (0, None)
+    assert list(done.output.iterdir()) == [], "it went on after the signal"
 
 
 def test_same_model_twice(rig: Rig, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from backends.gateway.app import GatewaySettings, create_app
 from backends.gateway.functions import FunctionSettings
-from backends.gateway.server import Server
+from backends.http_server import Server
 
 LIMIT_SECONDS = 20
 

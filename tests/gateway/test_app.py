@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backends.gateway import app as app_module
-from backends.gateway import server as server_module
+from backends import http_server as server_module
 from backends.gateway.app import GatewaySettings, create_app
 from backends.gateway.cors import CorsRule
 from backends.gateway.functions import FunctionSettings
-from backends.gateway.server import Server
+from backends.http_server import Server
 
 if TYPE_CHECKING:
     from tests.gateway.conftest import RunningGateway, StartGateway

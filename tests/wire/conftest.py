@@ -14,7 +14,7 @@ from backends import Backend
 from backends.config import BackendConfig
 from backends.emulator.app import create_app
 from backends.engine import Engine
-from backends.gateway import Server
+from backends.http_server import Server
 from backends.local.backend import engine_settings, open_local
 from backends.specs import EndpointSpec, ModelSpec, Variant
 from tests.conformance.rigs import PROBE, archive

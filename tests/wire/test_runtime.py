@@ -78,6 +78,7 @@ def test_a_body_over_the_limit_is_refused(runtime: Any) -> None:
         ({"Host": "attacker.example"}, f"/endpoints/{ENDPOINT}/invocations", 403),
         ({}, f"/endpoints/{ENDPOINT}/invocations-response-stream", 404),
         ({}, "/", 404),
+        ({"Host": "attacker.example"}, "/%0a", 403),
     ],
 )
 def test_what_is_not_served_is_said_so(url: str, headers: dict[str, str], path: str, status: int) -> None:

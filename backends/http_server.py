@@ -10,8 +10,9 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from backends.gateway.app import MAX_HEADER_BYTES
 
+# Enough for any gateway's own, finer limit to be the one that answers.
+MAX_HEAD_BYTES = 20_480
 HEADER_TIMEOUT_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 65
 MAX_CONNECTIONS = 1000
@@ -40,7 +41,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         # The head goes on beyond this piece of it, and the parser itself keeps any amount.
         self._head_bytes += len(data)
-        if self._head_bytes > 2 * MAX_HEADER_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
 
@@ -109,7 +110,8 @@ class Server(uvicorn.Server):
         self.url = _url(host, self._socket.getsockname()[1])
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        super().run([self._socket, *(sockets or [])])
+        with self._socket:
+            super().run([self._socket, *(sockets or [])])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
