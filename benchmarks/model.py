@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from benchmarks.figures import Figure
 from sentiment import data, model
-from sentiment.evaluation import judge
+from sentiment.evaluation import measure as judge
 
 T = TypeVar("T")
 _SINGLE = 2000

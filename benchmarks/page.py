@@ -93,7 +93,8 @@ def _ask_for(
 ) -> list[float]:
     """Ask until *count* or *seconds* is reached; the seconds each answer took."""
     connection = http.client.HTTPConnection(address)
-    body, taken = json.dumps(document).encode(), []
+    body = json.dumps(document).encode()
+    taken: list[float] = []
     deadline = time.perf_counter() + seconds
     while len(taken) < count and time.perf_counter() < deadline:
         started = time.perf_counter()

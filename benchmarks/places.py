@@ -10,13 +10,17 @@ from pathlib import Path
 
 from backends import Backend, open_backend
 from backends.config import BackendConfig
+from backends.local.backend import remove_home
 
 BUCKET = "benchmark"
 
-# A server with one thread per connection that answers a body with its lines' lengths at once.
+# A server with a thread for each connection that answers each line with a number: at once, or after the time that
+# a small model would take (MODEL_US microseconds for a request and MODEL_ROW_US for each of its lines).
 SERVE = """
-import os, socket
+import os, socket, time
 from socketserver import BaseRequestHandler, ThreadingTCPServer
+
+BUSY = int(os.environ.get("MODEL_US", 0)), int(os.environ.get("MODEL_ROW_US", 0))
 
 class Handler(BaseRequestHandler):
     def setup(self):
@@ -62,6 +66,7 @@ def backend_with(**programs: str) -> Iterator[tuple[Backend, Path]]:
         with open_backend(config) as backend:
             backend.store.ensure_bucket(BUCKET)
             yield backend, image
+        remove_home(config)  # It waits for supervisors that are about to end.
 
 
 def plant_model(backend: Backend) -> str:

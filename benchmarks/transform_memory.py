@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.02
 
 
 def measure(sizes_mb: tuple[int, ...] = SIZES_MB) -> dict[str, float]:
-    """Megabytes for each size of input, with the default payload of 6 MB and two requests at a time."""
+    """Megabytes for each size of input, with SageMaker's defaults: 6 MB a request, one at a time."""
     figures: dict[str, float] = {}
     with backend_with(serve=SERVE) as (backend, image):
         home = image.parent / "home"
@@ -50,7 +50,6 @@ def _peak(backend: Backend, home: Path, size_mb: int) -> float:
                 accept="text/csv",
                 split=Split.LINE,
                 assemble=Split.LINE,
-                max_concurrency=2,
             )
         )
         backend.transform.finish(name, timeout_seconds=1200)

@@ -75,7 +75,7 @@ class Run:
     train_size: int = 0
     test_size: int = 0
     accuracy: float = 0.0
-    auc: float = 0.0
+    auc: float | None = None
     endpoint: str = ""
     report: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -192,7 +192,7 @@ class Pipeline:
             self._reporter.say(f"transform job {name} has done this already (--fresh does it anew)")
         figures = _written(report) or self._judge(output, size, report)
         self._reporter.say(
-            f"accuracy {figures['accuracy']:.2%}, AUC {figures['auc']:.4f}, log-loss {figures['log_loss']:.3f}, "
+            f"accuracy {figures['accuracy']:.2%}, AUC {_shown(figures['auc'])}, log-loss {figures['log_loss']:.3f}, "
             f"calibration error {figures['ece']:.2%}"
         )
         self._reporter.say(f"report: {report}")
@@ -438,6 +438,10 @@ def _status(jobs: Jobs[Any], name: str) -> JobStatus | None:
         return jobs.status(name)
     except NotFound:
         return None
+
+
+def _shown(auc: float | None) -> str:
+    return "undefined (one label only)" if auc is None else f"{auc:.4f}"
 
 
 def _written(report: Path) -> Mapping[str, Any]:

@@ -22,16 +22,15 @@ from backends.specs import JobState, TrainingSpec
 
 ROLE = "arn:aws:iam::123456789012:role/jobs"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
-KEYS = {"region_name": "us-east-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 
 @pytest.fixture
 def stubs() -> Iterator[dict[str, Any]]:
     """Stubbed clients by service; every reply that was put in must have been fetched."""
-    clients: dict[str, Any] = {
-        name: boto3.client(name, **KEYS)  # type: ignore[call-overload]  any service
-        for name in ("sagemaker", "sagemaker-runtime", "logs")
-    }
+    session: Any = boto3.session.Session(
+        region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+    )
+    clients: dict[str, Any] = {name: session.client(name) for name in ("sagemaker", "sagemaker-runtime", "logs")}
     stubbers = {name: Stubber(client) for name, client in clients.items()}
     for stubber in stubbers.values():
         stubber.activate()
