@@ -23,8 +23,12 @@ class BackendConfig(BaseSettings):
 
     backend: Literal["local", "aws"] = Field(default="local", description="where to run: this machine, or AWS")
     runner: Literal["process", "docker"] = Field(default="process", description="how the local backend runs programs")
-    home: Path = Field(default=Path(".greenroom"), description="the folder that holds everything the local backend makes")
-    endpoint_url: str = Field(default="", description="another server than AWS's own; for the local backend its S3 store")
+    home: Path = Field(
+        default=Path(".greenroom"), description="the folder that holds everything the local backend makes"
+    )
+    endpoint_url: str = Field(
+        default="", description="another server than AWS's own; for the local backend its S3 store"
+    )
     region: str = Field(default="us-east-1", description="the AWS region, named in ARNs and documents")
     role_arn: str = Field(default="", description="the execution role that jobs on AWS assume")
     bucket: str = Field(default="greenroom", description="the bucket that holds data and artifacts")

@@ -10,7 +10,6 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-
 # Enough for any gateway's own, finer limit to be the one that answers.
 MAX_HEAD_BYTES = 20_480
 HEADER_TIMEOUT_SECONDS = 10.0

@@ -10,8 +10,8 @@ from pathlib import Path
 from backends.base import Backend
 from backends.specs import EndpointSpec, ModelSpec, Variant
 
-sys.path.insert(0, str(Path(__file__).parent))
-from places import SERVE, backend_with, plant_model
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.places import SERVE, backend_with, plant_model
 
 CALLS = 1500
 CLIENTS = 8

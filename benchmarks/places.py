@@ -42,7 +42,10 @@ class Handler(BaseRequestHandler):
     def answer(self, first, body):
         if not first.startswith(b"POST"):
             return b""
-        return b"1\\n" * (body.count(b"\\n") + (not body.endswith(b"\\n")))
+        rows = body.count(b"\\n") + (not body.endswith(b"\\n"))
+        if BUSY[0]:
+            time.sleep((BUSY[0] + rows * BUSY[1]) / 1e6)
+        return b"1\\n" * rows
 
 class Server(ThreadingTCPServer):
     allow_reuse_address = True

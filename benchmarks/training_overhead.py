@@ -9,8 +9,8 @@ from pathlib import Path
 
 from backends.specs import TrainingSpec
 
-sys.path.insert(0, str(Path(__file__).parent))
-from places import BUCKET, backend_with
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.places import BUCKET, backend_with
 
 PAIRS = 20
 WARM_UPS = 2

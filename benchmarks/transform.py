@@ -6,16 +6,16 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 
 from backends.base import Backend
 from backends.specs import ModelSpec, Split, Strategy, TransformSpec
 
-sys.path.insert(0, str(Path(__file__).parent))
-from places import BUCKET, SERVE, backend_with, plant_model
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.places import BUCKET, SERVE, backend_with, plant_model
 
 ROW = b"a film like any other, " * 40 + b"\n"
 CONCURRENCY = 4
@@ -32,7 +32,7 @@ def measure() -> dict[str, float]:
     """
     figures: dict[str, float] = {}
     with backend_with(serve=SERVE) as (backend, image):
-        for strategy, rows in ((Strategy.SINGLE_RECORD, 4000), (Strategy.MULTI_RECORD, 120_000)):
+        for strategy, rows in ((Strategy.SINGLE_RECORD, 6000), (Strategy.MULTI_RECORD, 500_000)):
             backend.store.put(f"s3://{BUCKET}/{strategy}/in", ROW * rows)
             for kind, busy in KINDS.items():
                 ideal, job = [], []

@@ -205,15 +205,11 @@ _CONTROLS_TO_SPACES = bytes(32 if _KINDS[byte] == _SPACE else byte for byte in r
 
 
 class _Tokens(NamedTuple):
-    """The tokens of some reviews joined by spaces: where each starts and ends, and its hash.
-
-    ``firsts`` are the numbers of the first token of each review and, last, how many tokens there are.
-    """
+    """The tokens of some reviews joined by spaces: where each starts and ends, and its hash."""
 
     starts: Offsets
     ends: Offsets
     hashes: Hashes
-    firsts: Offsets
 
 
 def _tokenise(parts: Sequence[bytes]) -> _Tokens:
@@ -229,8 +225,7 @@ def _tokenise(parts: Sequence[bytes]) -> _Tokens:
     # Spaces are of kind 0. They follow the last edge, which is the end of the last token.
     tokens = kinds[edges[:-1]].nonzero()[0]
     starts, ends = edges[tokens], edges[tokens + 1]
-    part_starts = list(accumulate((len(part) + 1 for part in parts), initial=0))
-    return _Tokens(starts, ends, _token_hashes(buffer, starts, ends), starts.searchsorted(part_starts))
+    return _Tokens(starts, ends, _token_hashes(buffer, starts, ends))
 
 
 def _separate_symbols(codes: _Codes, is_edge: npt.NDArray[np.bool_]) -> None:
@@ -320,7 +315,8 @@ def _chunk_features(parts: Sequence[bytes], ngram_max: int) -> Features:
         return Features(keys, np.array([0, len(keys)]))
     numbers: Hashes = np.arange(len(parts) + 1, dtype=np.uint64)
     numbers <<= HASH_BITS
-    reviews = numbers[:-1].repeat(np.diff(tokens.firsts))
+    part_starts = list(accumulate((len(part) + 1 for part in parts), initial=0))
+    reviews = numbers[:-1].repeat(np.diff(tokens.starts.searchsorted(part_starts)))
     inside = [_inside(_numbered(hashes), reviews, n) for n, hashes in _ngrams(tokens, ngram_max)]
     keys = _distinct(np.concatenate(inside))
     bounds = keys.searchsorted(numbers)

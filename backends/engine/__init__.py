@@ -6,48 +6,66 @@ that runs is carried by a supervisor process of its own (:mod:`backends.engine.s
 lies in one SQLite file, so that any number of engines may have the same place open, and any may be killed.
 """
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-from backends.engine import hosting, logs, recovery, training, transform
+from backends.engine import supervision
 from backends.engine.settings import EngineSettings
-from backends.engine.site import ENDPOINT, TRAINING, TRANSFORM, Site, open_site
+from backends.engine.site import ENDED, ENDPOINT, TRAINING, TRANSFORM, Site, open_site
 from backends.engine.state import Document
-from backends.sagemaker.readings import ServiceError
+
+if TYPE_CHECKING:
+    from backends.engine.invocations import Invoker
 
 __all__ = ["Engine", "EngineSettings"]
 
-_OPERATIONS: dict[str, Callable[[Site, Document], Document]] = {
-    "CreateTrainingJob": training.create,
-    "DescribeTrainingJob": training.describe,
-    "StopTrainingJob": training.stop,
-    "DeleteTrainingJob": training.delete,
-    "ListTrainingJobs": training.listing,
-    "CreateTransformJob": transform.create,
-    "DescribeTransformJob": transform.describe,
-    "StopTransformJob": transform.stop,
-    "ListTransformJobs": transform.listing,
-    "CreateModel": hosting.create_model,
-    "DescribeModel": hosting.describe_model,
-    "DeleteModel": hosting.delete_model,
-    "ListModels": hosting.list_models,
-    "CreateEndpointConfig": hosting.create_config,
-    "DescribeEndpointConfig": hosting.describe_config,
-    "DeleteEndpointConfig": hosting.delete_config,
-    "ListEndpointConfigs": hosting.list_configs,
-    "CreateEndpoint": hosting.create_endpoint,
-    "DescribeEndpoint": hosting.describe_endpoint,
-    "DeleteEndpoint": hosting.delete_endpoint,
-    "ListEndpoints": hosting.list_endpoints,
+# Imported on demand: a supervisor passes through this package on its way to one module of it, and its start is
+# most of a short job's overhead.
+_OPERATIONS = {
+    "CreateTrainingJob": "training.create",
+    "DescribeTrainingJob": "training.describe",
+    "StopTrainingJob": "training.stop",
+    "DeleteTrainingJob": "training.delete",
+    "ListTrainingJobs": "training.listing",
+    "CreateTransformJob": "transform.create",
+    "DescribeTransformJob": "transform.describe",
+    "StopTransformJob": "transform.stop",
+    "ListTransformJobs": "transform.listing",
+    "CreateModel": "models.create_model",
+    "DescribeModel": "models.describe_model",
+    "DeleteModel": "models.delete_model",
+    "ListModels": "models.list_models",
+    "CreateEndpointConfig": "models.create_config",
+    "DescribeEndpointConfig": "models.describe_config",
+    "DeleteEndpointConfig": "models.delete_config",
+    "ListEndpointConfigs": "models.list_configs",
+    "CreateEndpoint": "hosting.create_endpoint",
+    "DescribeEndpoint": "hosting.describe_endpoint",
+    "DeleteEndpoint": "hosting.delete_endpoint",
+    "ListEndpoints": "hosting.list_endpoints",
 }
+_LAST_STEPS_SECONDS = 5.0
 
 
 class Engine:
-    """An open engine. Opening one first sets right what a crash has left (:mod:`backends.engine.recovery`)."""
+    """An open engine. Opening one first sets right what a crash has left (:mod:`backends.engine.recovery`).
+
+    Raises:
+        BackendUnavailable: the place cannot be opened.
+    """
 
     def __init__(self, settings: EngineSettings) -> None:
+        from backends.engine.recovery import recover  # noqa: PLC0415  see _OPERATIONS
+
         self._site = open_site(settings)
-        self._invoker = hosting.Invoker(self._site)
-        recovery.recover(self._site)
+        self._known_invoker: Invoker | None = None
+        try:
+            recover(self._site)
+        except BaseException:
+            self._site.close()
+            raise
 
     @property
     def site(self) -> Site:
@@ -61,29 +79,58 @@ class Engine:
             ServiceError: in SageMaker's words; UnknownOperationException for what is not emulated.
         """
         if operation == "InvokeEndpoint":
-            return self._invoker.invoke(request)
+            return self._invoker().invoke(request)
         if operation not in _OPERATIONS:
+            from backends.sagemaker.readings import ServiceError  # noqa: PLC0415  see _OPERATIONS
+
             raise ServiceError("UnknownOperationException", f"The engine does not carry out {operation}.")
-        return _OPERATIONS[operation](self._site, request)
+        module, function = _OPERATIONS[operation].split(".")
+        response: Document = getattr(import_module(f"backends.engine.{module}"), function)(self._site, request)
+        return response
 
     def read_log(self, kind: str, name: str, *, follow: bool) -> Iterator[str]:
         """The output of a job's or endpoint's programs, line by line; *follow* until it has ended."""
+        from backends.engine import logs  # noqa: PLC0415  see _OPERATIONS
+
+        resource = self._site.state.find(kind, name)
+        if resource is None:
+            return iter(())
 
         def ended() -> bool:
-            resource = self._site.state.find(kind, name)
-            return resource is None or resource.facts["status"] in {"Completed", "Failed", "Stopped", "Deleting"}
+            now = self._site.state.again(resource)
+            return now is None or now.facts["status"] in {*ENDED, "Deleting"}
 
-        return logs.follow(self._site.folder(kind, name), ended if follow else None)
+        return logs.follow(self._site.folder(resource), ended if follow else None)
 
     def is_idle(self) -> bool:
-        """True when no job and no endpoint is carried by a supervisor."""
-        return not any(
-            recovery.is_carried(self._site, resource)
-            for kind in (TRAINING, TRANSFORM, ENDPOINT)
-            for resource in self._site.state.every(kind)
-        )
+        """True when no supervisor runs; waits a moment for those whose job or endpoint has just ended."""
+        deadline = time.monotonic() + _LAST_STEPS_SECONDS
+        while self._has_supervisor():
+            if self._has_work() or time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
 
     def close(self) -> None:
         """Let go of files and connections; jobs and endpoints go on."""
-        self._invoker.close()
+        if self._known_invoker is not None:
+            self._known_invoker.close()
         self._site.close()
+
+    def _invoker(self) -> "Invoker":
+        if self._known_invoker is None:
+            from backends.engine.invocations import Invoker  # noqa: PLC0415  see _OPERATIONS
+
+            self._known_invoker = Invoker(self._site)
+        return self._known_invoker
+
+    def _has_supervisor(self) -> bool:
+        home = self._site.settings.home
+        return any(supervision.is_alive(home, seat) for seat in supervision.seats(home))
+
+    def _has_work(self) -> bool:
+        return any(
+            resource.facts["status"] not in ENDED
+            for kind in (TRAINING, TRANSFORM, ENDPOINT)
+            for resource in self._site.state.every(kind)
+        )

@@ -39,13 +39,15 @@ def download(store: ObjectStore, uri: str, folder: Path) -> int:
     count = 0
     for info in store.list_objects(uri):
         _, key = split_uri(info.uri)
-        target = _target(folder, relative_key(prefix, key), info.uri)
-        if key.endswith("/") and info.size_bytes == 0:
-            target.mkdir(parents=True, exist_ok=True)
-            continue
-        _claim(target, info.uri)
-        store.download(info.uri, target)
-        count += 1
+        relative = relative_key(prefix, key)
+        is_folder = key.endswith("/") and info.size_bytes == 0
+        if is_folder and not relative.rstrip("/"):
+            continue  # The prefix's own folder object, which S3's console makes.
+        target = _target(folder, relative, info.uri)
+        _claim(target, info.uri, is_folder=is_folder)
+        if not is_folder:
+            store.download(info.uri, target)
+            count += 1
     return count
 
 
@@ -60,10 +62,10 @@ def _target(folder: Path, relative: str, uri: str) -> Path:
     return folder.joinpath(*parts)
 
 
-def _claim(target: Path, uri: str) -> None:
+def _claim(target: Path, uri: str, *, is_folder: bool) -> None:
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        (target if is_folder else target.parent).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as exc:
         raise UnusableKey(f"{uri} needs a folder where another object of the channel is a file.") from exc
-    if target.exists():
+    if target.exists() and not is_folder:
         raise UnusableKey(f"{uri} needs the path {target.name!r}, which another object of the channel took.")

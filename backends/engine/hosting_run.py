@@ -1,14 +1,19 @@
-"""One endpoint, carried from Creating to its deletion: started, watched, restarted, ended."""
+"""One endpoint, carried from Creating to its deletion. Runs in a supervisor process.
 
-import shutil
+Each variant has a thread of its own that starts its container, pings it and brings it back when it is lost; the
+endpoint stays InService meanwhile, as on SageMaker.
+"""
+
+import threading
 import time
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
+from backends.engine.hosting import forget
 from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing
 from backends.engine.serving import GivenUp, NotHealthy, ServingContainer
-from backends.engine.site import ENDPOINT, Site
+from backends.engine.site import Site
 from backends.engine.state import Document, Resource
-from backends.engine.training_run import label
 from backends.errors import BackendError
 
 _LOOK_SECONDS = 0.1
@@ -26,16 +31,19 @@ def run(site: Site, endpoint: Resource) -> None:
 class _EndpointRun:
     def __init__(self, site: Site, endpoint: Resource) -> None:
         self._site = site
-        self._name = endpoint.name
-        self._folder = site.folder(ENDPOINT, endpoint.name)
+        self._endpoint = endpoint
+        self._over = threading.Event()
+        folder = site.folder(endpoint)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._variants = [
             _VariantRun(
+                self,
                 variant["name"],
                 ServingContainer(
                     site=site,
-                    label=label(endpoint),
-                    folder=self._folder / variant["name"],
-                    log_path=self._folder / f"{variant['name']}.log",
+                    label=endpoint.facts["seat"],
+                    folder=folder / variant["name"],
+                    log_path=folder / f"{variant['name']}.log",
                     model=variant["model"],
                 ),
                 variant["startup_timeout_seconds"] or site.settings.startup_timeout_seconds,
@@ -45,78 +53,54 @@ class _EndpointRun:
 
     def carry_out(self) -> None:
         try:
-            self._start()
-            self._watch()
+            with ThreadPoolExecutor(len(self._variants)) as threads:
+                try:
+                    self._start(threads)
+                    self._watch(threads)
+                finally:
+                    self._over.set()
+                    list(threads.map(lambda variant: variant.container.end(), self._variants))
         except GivenUp:
             pass
-        except (NotHealthy, BackendError, ImageMissing, OSError) as exc:
-            self._fail(exc)
-            return
-        finally:
-            for variant in self._variants:
-                variant.container.end()
-        if self._is_being_deleted():
-            self._site.state.remove(ENDPOINT, self._name)
-            shutil.rmtree(self._folder, ignore_errors=True)
+        except NotHealthy as exc:
+            self._fail(str(exc))
+        except (BackendError, ImageMissing, OSError) as exc:
+            self._fail(f"{type(exc).__name__}: {exc}")
+        if self._is_deleted():
+            forget(self._site, self._endpoint)
 
-    def _start(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for variant in self._variants:
-            shutil.rmtree(variant.container.folder, ignore_errors=True)
-            variant.container.prepare()
-            variant.container.start()
-        for variant in self._variants:
-            try:
-                variant.container.wait_healthy(variant.startup_timeout_seconds, self._is_being_deleted)
-            except NotHealthy as exc:
-                raise NotHealthy(
-                    f"The primary container for production variant {variant.name} did not pass the ping health check. "
-                    f"Please check CloudWatch logs for this endpoint. ({exc})"
-                ) from exc
-            self._publish(variant)
-        self._enter("InService")
+    def is_over(self) -> bool:
+        """True once the containers are to end."""
+        return self._over.is_set() or self._is_deleted()
 
-    def _watch(self) -> None:
-        next_ping = time.monotonic() + _PING_EVERY_SECONDS
-        while not self._is_being_deleted():
-            for variant in self._variants:
-                if variant.has_to_restart(ping=time.monotonic() >= next_ping):
-                    self._restart(variant)
-            if time.monotonic() >= next_ping:
-                next_ping = time.monotonic() + _PING_EVERY_SECONDS
-            time.sleep(_LOOK_SECONDS)
+    def rest(self, seconds: float) -> None:
+        """Let *seconds* pass, fewer if the endpoint is over."""
+        self._over.wait(seconds)
 
-    def _restart(self, variant: "_VariantRun") -> None:
-        """Bring a lost container back; the endpoint stays InService, as on SageMaker."""
-        pause = 0.0
-        while True:
-            try:
-                variant.container.restart()
-                variant.container.wait_healthy(variant.startup_timeout_seconds, self._is_being_deleted)
-            except (NotHealthy, ImageMissing, OSError):
-                pause = min(2 * pause or 1.0, _LONGEST_PAUSE_SECONDS)
-                self._pause(pause)
-            else:
-                variant.lost_pings = 0
-                self._publish(variant)
-                return
-
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if self._is_being_deleted():
-                raise GivenUp
-            time.sleep(_LOOK_SECONDS)
-
-    def _publish(self, started: "_VariantRun") -> None:
-        """Tell callers the container's port."""
+    def publish(self, name: str, port: int | None) -> None:
+        """Tell callers where the variant listens; None while it does not."""
 
         def change(facts: Document) -> None:
             for variant in facts["variants"]:
-                if variant["name"] == started.name:
-                    variant["port"] = started.container.port
+                if variant["name"] == name:
+                    variant["port"] = port
 
-        self._site.state.edit(ENDPOINT, self._name, change)
+        self._site.state.edit(self._endpoint, change)
+
+    def _start(self, threads: ThreadPoolExecutor) -> None:
+        starting = [threads.submit(variant.start) for variant in self._variants]
+        done, _ = wait(starting, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        self._enter("InService")
+
+    def _watch(self, threads: ThreadPoolExecutor) -> None:
+        watching = [threads.submit(variant.keep_up) for variant in self._variants]
+        while not self.is_over() and not any(future.done() for future in watching):
+            time.sleep(_LOOK_SECONDS)
+        self._over.set()
+        for future in watching:
+            future.result()
 
     def _enter(self, status: str, **more: object) -> None:
         def change(facts: Document) -> bool:
@@ -125,28 +109,64 @@ class _EndpointRun:
             facts |= {"status": status, "modified": time.time(), **more}
             return True
 
-        self._site.state.edit(ENDPOINT, self._name, change)
+        self._site.state.edit(self._endpoint, change)
 
-    def _fail(self, error: Exception) -> None:
-        text = str(error) if isinstance(error, NotHealthy) else f"{type(error).__name__}: {error}"
-        self._enter("Failed", FailureReason=masked(text)[:_REASON_LIMIT_CHARS])
+    def _fail(self, reason: str) -> None:
+        self._enter("Failed", FailureReason=masked(reason)[:_REASON_LIMIT_CHARS])
 
-    def _is_being_deleted(self) -> bool:
-        endpoint = self._site.state.find(ENDPOINT, self._name)
-        return endpoint is None or endpoint.facts["status"] == "Deleting"
+    def _is_deleted(self) -> bool:
+        now = self._site.state.again(self._endpoint)
+        return now is None or now.facts["status"] == "Deleting"
 
 
 class _VariantRun:
-    def __init__(self, name: str, container: ServingContainer, startup_timeout_seconds: float) -> None:
-        self.name = name
+    def __init__(
+        self, endpoint: _EndpointRun, name: str, container: ServingContainer, startup_timeout_seconds: float
+    ) -> None:
         self.container = container
-        self.startup_timeout_seconds = startup_timeout_seconds
-        self.lost_pings = 0
+        self._endpoint = endpoint
+        self._name = name
+        self._startup_timeout_seconds = startup_timeout_seconds
 
-    def has_to_restart(self, *, ping: bool) -> bool:
-        if self.container.has_ended():
-            return True
-        if ping:
-            healthy, _ = self.container.ping()
-            self.lost_pings = 0 if healthy else self.lost_pings + 1
-        return self.lost_pings >= _PINGS_TO_LOSE
+    def start(self) -> None:
+        """Bring the container up. Raises NotHealthy in SageMaker's words, GivenUp, or what its parts raise."""
+        self.container.prepare()
+        self.container.start()
+        try:
+            self._wait_healthy()
+        except NotHealthy as exc:
+            raise NotHealthy(
+                f"The primary container for production variant {self._name} did not pass the ping health check. "
+                f"Please check CloudWatch logs for this endpoint. ({exc})"
+            ) from exc
+
+    def keep_up(self) -> None:
+        """Ping the container every second until the endpoint is over; restart it when it is lost."""
+        lost_pings, next_ping = 0, 0.0
+        while not self._endpoint.is_over():
+            if lost_pings >= _PINGS_TO_LOSE or self.container.has_ended_within(_LOOK_SECONDS):
+                self._restart()
+                lost_pings = 0
+            elif time.monotonic() >= next_ping:
+                next_ping = time.monotonic() + _PING_EVERY_SECONDS
+                healthy, _ = self.container.ping()
+                lost_pings = 0 if healthy else lost_pings + 1
+
+    def _restart(self) -> None:
+        self._endpoint.publish(self._name, None)
+        pause = 1.0
+        while not self._endpoint.is_over():
+            try:
+                self.container.restart()
+                self._wait_healthy()
+            except GivenUp:
+                return
+            except (NotHealthy, ImageMissing, OSError):
+                self._endpoint.rest(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            else:
+                return
+
+    def _wait_healthy(self) -> None:
+        self.container.wait_healthy(self._startup_timeout_seconds, self._endpoint.is_over)
+        self._endpoint.publish(self._name, self.container.port)

@@ -4,6 +4,8 @@ Source: developer guide, "How Amazon SageMaker Provides Training Information"; c
 """
 
 import json
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ def lay_out_training(root: Path, request: Document, *, host: str = "algo-1") -> 
     channels = request.get("InputDataConfig", [])
     folders = ["input/config", "input/data", "model", "output/data", "output/metrics/sagemaker"]
     _make(root, [*folders, *(f"input/data/{channel['ChannelName']}" for channel in channels)])
+    mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
     config = root / "input" / "config"
     _write(config / "hyperparameters.json", request.get("HyperParameters", {}))
-    _write(config / "inputdataconfig.json", {c["ChannelName"]: _channel(c) for c in channels})
+    _write(config / "inputdataconfig.json", {c["ChannelName"]: _channel(c, mode) for c in channels})
     _write(config / "resourceconfig.json", _resources(request["ResourceConfig"], host))
 
 
@@ -36,12 +39,12 @@ def lay_out_serving(root: Path) -> Path:
 
 
 def training_environment(request: Document, job_arn: str, region: str) -> dict[str, str]:
-    """The variables that the platform sets in a training container, the request's own among them."""
+    """The variables that the platform sets in a training container, the request's own among them (A.5)."""
     return {
+        "AWS_REGION": region,
         **request.get("Environment", {}),
         "TRAINING_JOB_NAME": request["TrainingJobName"],
         "TRAINING_JOB_ARN": job_arn,
-        "AWS_REGION": region,
     }
 
 
@@ -60,16 +63,25 @@ def make_read_only(folder: Path) -> None:
         path.chmod(path.stat().st_mode & ~0o222)
 
 
-def make_removable(folder: Path) -> None:
-    """Undo :func:`make_read_only` for folders, so that the tree can be deleted."""
-    for path in [folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())]:
-        path.chmod(path.stat().st_mode | 0o700)
+def remove(folder: Path) -> None:
+    """Delete *folder* and all below it, whatever permissions a program or we have taken; quiet if it is gone."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        folder.chmod(0o700)
+        for parent, names, _ in os.walk(folder):
+            for path in (Path(parent, name) for name in names):
+                if not path.is_symlink():  # A link's target is none of ours.
+                    path.chmod(0o700)
+        shutil.rmtree(folder)
 
 
-def _channel(channel: Document) -> Document:
+def _channel(channel: Document, default_mode: str) -> Document:
     source = channel.get("DataSource", {}).get("S3DataSource", {})
     document = {
-        "TrainingInputMode": channel.get("InputMode", "File"),
+        "TrainingInputMode": channel.get("InputMode", default_mode),
         "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
         "RecordWrapperType": channel.get("RecordWrapperType", "None"),
     }

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 _PAUSE_SECONDS = 0.05
-# Access key ids, and the values of assignments that name a secret (case S9).
-_SECRETS = re.compile(
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|(?<=aws_secret_access_key[=:])\s*\S+|(?<=aws_session_token[=:])\s*\S+",
-    re.IGNORECASE,
+# What looks like a credential, and the values of assignments that name an AWS secret (case S9).
+_TOKENS = re.compile(
+    r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{22,}|hf_[A-Za-z0-9]{30,}"
+    r"|xox[abprs]-[\w-]{10,})\b"
 )
+_ASSIGNED = re.compile(r"((?:secret_?access_?key|session_?token)[\"']?\s*[=:]\s*[\"']?)[^\s\"',;}]+", re.IGNORECASE)
+_LONGEST_LINE_BYTES = 256 * 1024  # What CloudWatch takes as one event.
 
 
-def masked(line: str) -> str:
-    """*line* with what looks like a credential replaced by asterisks."""
-    return _SECRETS.sub("****", line)
+def masked(text: str) -> str:
+    """*text* with what looks like a credential replaced by asterisks."""
+    return _ASSIGNED.sub(r"\1****", _TOKENS.sub("****", text))
 
 
 def tail(path: Path, *, lines: int = 10, limit_bytes: int = 8192) -> str:
@@ -28,7 +30,7 @@ def tail(path: Path, *, lines: int = 10, limit_bytes: int = 8192) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return masked("\n".join(text.splitlines()[-lines:]))
+    return masked("\n".join(text.rstrip("\n").split("\n")[-lines:]))
 
 
 def follow(folder: Path, ended: Callable[[], bool] | None) -> Iterator[str]:
@@ -51,7 +53,7 @@ def follow(folder: Path, ended: Callable[[], bool] | None) -> Iterator[str]:
 
 
 class _Lines:
-    """The whole lines that a growing file has gained since the last look."""
+    """The whole lines that a growing file has gained since the last look; very long ones are cut."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -61,6 +63,14 @@ class _Lines:
         while chunk := self._file.read(1 << 16):
             *whole, self._rest = (self._rest + chunk).split(b"\n")
             for line in whole:
-                yield masked(line.decode(errors="replace").rstrip("\r"))
+                yield _text(line)
+            if len(self._rest) > _LONGEST_LINE_BYTES:
+                yield _text(self._rest)
+                self._rest = b""
         if last and self._rest:
-            yield masked(self._rest.decode(errors="replace"))
+            yield _text(self._rest)
+            self._rest = b""
+
+
+def _text(line: bytes) -> str:
+    return masked(line.decode(errors="replace").rstrip("\r"))

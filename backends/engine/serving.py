@@ -1,6 +1,5 @@
 """One serving container: its model laid out, its ``serve`` program started, pinged until it is healthy (B.1, B.3)."""
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -55,12 +54,13 @@ class ServingContainer:
         return self._exchange
 
     def prepare(self) -> None:
-        """Lay out /opt/ml and unpack the model into it, read-only.
+        """Lay out /opt/ml and unpack the model into it, read-only; what an earlier life left is removed.
 
         Raises:
             NotFound: the model's archive is gone from the store.
             archives.ArchiveRefused: it is not a tar.gz that may be unpacked.
         """
+        layout.remove(self.folder)
         container = self.model["PrimaryContainer"]
         model_folder = layout.lay_out_serving(self.folder / "ml")
         if url := container.get("ModelDataUrl"):
@@ -122,9 +122,9 @@ class ServingContainer:
             return False, str(exc)
         return answer.status == _HEALTHY, f"status {answer.status}"
 
-    def has_ended(self) -> bool:
-        """True once the program has exited."""
-        return self._started().wait(0) is not None
+    def has_ended_within(self, seconds: float) -> bool:
+        """Wait until the program has exited, at most *seconds*; whether it has."""
+        return self._started().wait(seconds) is not None
 
     def restart(self) -> None:
         """End what is left of the program and start it again, at another port."""
@@ -133,15 +133,18 @@ class ServingContainer:
         self.exchange.close()
         self.start()
 
+    def kill(self) -> None:
+        """End the program at once: whoever waits for an answer is told that there is none."""
+        if self._running is not None:
+            self._running.kill()
+
     def end(self) -> None:
         """``docker stop``, then remove the container's files; its log stays."""
+        if self._exchange is not None:
+            self._exchange.close()  # First, for a server that is told to end waits for open connections.
         if self._running is not None:
             self._running.end(self.site.settings.serving_grace_seconds)
-        if self._exchange is not None:
-            self._exchange.close()
-        if self.folder.exists():
-            layout.make_removable(self.folder)
-            shutil.rmtree(self.folder)
+        layout.remove(self.folder)
 
     def _started(self) -> Running:
         assert self._running is not None

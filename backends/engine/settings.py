@@ -14,7 +14,8 @@ class EngineSettings:
 
     *images* maps an image's name to the folder that holds its ``train`` and ``serve`` programs (process runner).
     *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server.
-    The limits are SageMaker's own (developer guide, "Use Your Own Inference Code").
+    The limits are SageMaker's own (developer guide, "Use Your Own Inference Code"), but for
+    *metric_timeout_seconds*, which ends a metric's regex that would search for ever.
     """
 
     home: Path
@@ -27,6 +28,7 @@ class EngineSettings:
     ping_timeout_seconds: float = 2.0
     startup_timeout_seconds: float = 480.0
     invocation_timeout_seconds: float = 60.0
+    metric_timeout_seconds: float = 10.0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the way to another process."""

@@ -14,6 +14,8 @@ TRANSFORM = "transform job"
 MODEL = "model"
 ENDPOINT_CONFIG = "endpoint configuration"
 ENDPOINT = "endpoint"
+# A job or endpoint in one of these has nothing running.
+ENDED = frozenset({"Completed", "Failed", "Stopped"})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.errors import BackendUnavailable
+
 Document = dict[str, Any]
 
 _SCHEMA = """
@@ -52,16 +54,29 @@ class Resource:
 
 
 class State:
-    """The open state file; safe to use from several threads."""
+    """The open state file; safe to use from several threads.
+
+    Raises:
+        BackendUnavailable: it cannot be opened, or a newer Greenroom wrote it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._local = threading.local()
+        try:
+            self._prepare()
+        except sqlite3.Error as exc:
+            raise BackendUnavailable(
+                f"the state file {path} cannot be opened: {exc}. Check its folder's permissions and free space, or "
+                "choose another GREENROOM_HOME."
+            ) from exc
+
+    def _prepare(self) -> None:
         with self._transaction() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version not in {0, _VERSION}:
-                raise RuntimeError(
-                    f"{path} was written by a newer Greenroom (format {version}; this one knows {_VERSION}). "
+                raise BackendUnavailable(
+                    f"{self._path} was written by a newer Greenroom (format {version}; this one knows {_VERSION}). "
                     "Update Greenroom, or choose another GREENROOM_HOME."
                 )
             if version == 0:
@@ -90,6 +105,11 @@ class State:
         """Return the resource, or None."""
         row = self._db().execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
         return None if row is None else _resource(row)
+
+    def again(self, resource: Resource) -> Resource | None:
+        """Return the resource as it is now; None if it is gone, even if another one has its name by now."""
+        found = self.find(resource.kind, resource.name)
+        return found if found is not None and found.created == resource.created else None
 
     def every(self, kind: str) -> Iterator[Resource]:
         """Yield the resources of one kind, newest first."""

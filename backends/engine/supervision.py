@@ -15,7 +15,6 @@ in good order. So an unlocked seat names exactly the processes that may be left 
 import fcntl
 import json
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -37,7 +36,7 @@ class Supervisor:
         self._settings = settings
         folder = _folder(settings.home)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.seat = secrets.token_hex(8)
+        self.seat = os.urandom(8).hex()
         path = folder / self.seat
         lock = _locked(path)
         try:
@@ -51,7 +50,7 @@ class Supervisor:
                     stderr=complaints,
                     start_new_session=True,
                     pass_fds=(lock,),
-                    env=_environment(),
+                    env=_environment(settings.home),
                 )
         finally:
             os.close(lock)
@@ -111,9 +110,13 @@ def _folder(home: Path) -> Path:
     return home / "supervisors"
 
 
-def _environment() -> dict[str, str]:
+def _environment(home: Path) -> dict[str, str]:
     """The parent's environment without AWS's variables: nothing on this machine may use the user's account."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    if environment.pop("PYTHONDONTWRITEBYTECODE", None):
+        # Compiling everything anew would double a short job's time; what is compiled stays within our own folder.
+        environment["PYTHONPYCACHEPREFIX"] = str(home / "bytecode")
+    return environment
 
 
 def _module_path() -> str:

@@ -23,7 +23,10 @@ def main() -> None:
     text = sys.stdin.read()
     if text:
         order = json.loads(text)
-        _carry(open_site(EngineSettings.from_json(order["settings"])), order["kind"], order["name"])
+        site = open_site(EngineSettings.from_json(order["settings"]))
+        _carry(site, order["kind"], order["name"])
+        site.runner.sweep(seat)  # A program may have put processes into sessions of their own.
+        site.close()  # Whoever sees the seat empty may remove the whole home.
     vacate(home, seat)
 
 

@@ -7,16 +7,25 @@ import re
 import time
 from typing import Any
 
-from backends.engine.documents import page, refuse, required_name, violation
+from backends.engine.documents import (
+    check_absent,
+    check_choice,
+    check_range,
+    page,
+    refuse,
+    required,
+    required_name,
+    violation,
+)
 from backends.engine.runners import ImageMissing
-from backends.engine.site import TRAINING, Site
+from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
 from backends.errors import BackendError, NotFound
 from backends.naming import join_uri, split_uri
 from backends.sagemaker.readings import ServiceError
 
-TERMINAL = frozenset({"Completed", "Failed", "Stopped"})
+_RUNTIME_RANGE = ("StoppingCondition.MaxRuntimeInSeconds", 1, 28 * 86_400)
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
 
 
@@ -79,22 +88,21 @@ def stop(site: Site, request: Document) -> Document:
     job = _find(site, request)
 
     def ask(facts: Document) -> bool:
-        if facts["status"] in TERMINAL:
+        if facts["status"] in ENDED:
             raise refuse(f"The request was rejected because the training job is in status {facts['status']}.")
-        facts["stop_requested"] = True
         facts["status"] = "Stopping"
         return True
 
-    site.state.edit(TRAINING, job.name, ask)
+    site.state.edit(job, ask)
     return {}
 
 
 def delete(site: Site, request: Document) -> Document:
     """DeleteTrainingJob: forget an ended job and free its name; its artifacts stay in the store."""
     job = _find(site, request)
-    if job.facts["status"] not in TERMINAL:
+    if job.facts["status"] not in ENDED:
         raise refuse(f"The request was rejected because the training job is in status {job.facts['status']}.")
-    site.state.remove(TRAINING, job.name)
+    site.state.remove(job)
     return {}
 
 
@@ -103,8 +111,8 @@ def listing(site: Site, request: Document) -> Document:
     return page(
         site.state.every(TRAINING),
         request,
-        status=lambda job: job.facts["status"],
         summary=lambda job: _summary(site, job),
+        modified=lambda job: float(job.facts["transitions"][-1]["StartTime"]),
         result="TrainingJobSummaries",
     )
 
@@ -135,34 +143,33 @@ def _taken(site: Site, name: str) -> ServiceError:
 
 
 def _check(site: Site, request: Document) -> None:
-    algorithm = request.get("AlgorithmSpecification", {})
-    image = algorithm.get("TrainingImage")
-    if not image:
-        raise refuse("AlgorithmSpecification.TrainingImage is missing; name the image that holds the program.")
+    name = request["TrainingJobName"]
+    check_absent(request, f"Training job '{name}'", ["CheckpointConfig", "WarmStartConfig", "RetryStrategy"])
+    image = required(request, "AlgorithmSpecification.TrainingImage")
+    required(request, "RoleArn")
     try:
         site.runner.check(image)
     except ImageMissing as exc:
         raise refuse(f"Cannot find the requested image: {exc}") from exc
-    _check_limits(request)
-    for channel in request.get("InputDataConfig", []):
-        _check_channel(site, request, channel)
-    _check_bucket(site, request["OutputDataConfig"]["S3OutputPath"])
-    _check_metrics(algorithm.get("MetricDefinitions", []))
-
-
-def _check_limits(request: Document) -> None:
-    for name, value in request.get("HyperParameters", {}).items():
+    for hyperparameter, value in request.get("HyperParameters", {}).items():
         if not isinstance(value, str):
-            raise violation(value, f"hyperParameters.{name}", "Member must be a string")
-    count = request["ResourceConfig"].get("InstanceCount", 1)
-    if count != 1:
+            raise violation(value, f"HyperParameters.{hyperparameter}", "Member must be a string")
+    check_range(required(request, "StoppingCondition").get("MaxRuntimeInSeconds"), *_RUNTIME_RANGE)
+    _check_resources(required(request, "ResourceConfig"))
+    _check_output(site, required(request, "OutputDataConfig"))
+    channels = request.get("InputDataConfig", [])
+    for channel in channels:
+        _check_channel(site, request, channel)
+    if len({channel["ChannelName"].lower() for channel in channels}) < len(channels):
+        raise refuse("The names of channels must differ from one another, by more than case.")
+    _check_metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
+
+
+def _check_resources(resources: Document) -> None:
+    count = resources.get("InstanceCount", 1)
+    if count != 1 or resources.get("InstanceGroups"):
         raise refuse(
             f"InstanceCount {count}: this engine runs training jobs on one host for now. Ask for one instance."
-        )
-    runtime = request["StoppingCondition"].get("MaxRuntimeInSeconds", 86_400)
-    if runtime < 1:
-        raise violation(
-            runtime, "stoppingCondition.maxRuntimeInSeconds", "Member must have value greater than or equal to 1"
         )
 
 
@@ -171,12 +178,16 @@ def _check_channel(site: Site, request: Document, channel: Document) -> None:
     if not _CHANNEL_NAME.fullmatch(name) or name in {".", ".."}:
         raise violation(
             name,
-            "inputDataConfig.member.channelName",
+            "InputDataConfig.ChannelName",
             "Member must satisfy regular expression pattern: [A-Za-z0-9\\.\\-_]+",
         )
     source = channel.get("DataSource", {}).get("S3DataSource")
-    if source is None or source.get("S3DataType") != "S3Prefix" or channel.get("InputMode", "File") != "File":
+    mode = channel.get("InputMode", request["AlgorithmSpecification"].get("TrainingInputMode", "File"))
+    if source is None or source.get("S3DataType") != "S3Prefix" or mode != "File":
         raise refuse(f"Channel '{name}': this engine reads S3Prefix channels in File mode for now.")
+    if channel.get("RecordWrapperType", "None") != "None":
+        raise refuse(f"Channel '{name}': RecordWrapperType RecordIO is only valid in Pipe mode.")
+    check_choice(channel.get("CompressionType"), "InputDataConfig.CompressionType", ("None", "Gzip"))
     if channel.get("CompressionType", "None") != "None":
         raise refuse(f"Channel '{name}': CompressionType Gzip is only valid in Pipe mode.")
     require_objects(site, source["S3Uri"], role=request.get("RoleArn", ""))
@@ -199,7 +210,10 @@ def require_objects(site: Site, uri: str, *, role: str) -> None:
     )
 
 
-def _check_bucket(site: Site, uri: str) -> None:
+def _check_output(site: Site, output: Document) -> None:
+    if output.get("CompressionType", "GZIP") != "GZIP":
+        raise refuse("OutputDataConfig.CompressionType NONE: this engine makes model.tar.gz only for now.")
+    uri = required(output, "S3OutputPath")
     try:
         split_uri(uri, key_required=False)
         next(iter(site.store.list_objects(uri)), None)

@@ -1,28 +1,37 @@
 """One training job, carried out from Downloading to its end (contract A.7-A.11). Runs in a supervisor process."""
 
-import re
-import shutil
-import struct
-import tempfile
 import time
-from pathlib import Path
+import traceback
+from typing import NamedTuple
 
-from backends.engine import archives, channels, layout
+from backends.engine import archives, channels, layout, metrics
 from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, Running
-from backends.engine.site import TRAINING, Site
+from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource
-from backends.engine.training import TERMINAL, artifact_uri, output_uri
+from backends.engine.training import output_uri
 from backends.errors import BackendError
+from backends.stores import stream_of
 
 _REASON_LIMIT_CHARS = 1024
 _LOOK_SECONDS = 0.1
-# Longer lines are cut before a metric's regex sees them: a user's regex may be slow (case S22).
-_METRIC_LINE_LIMIT_CHARS = 4096
 
 
 class _Stopped(Exception):
     """The job was asked to stop before its program ran."""
+
+
+class _Ending(NamedTuple):
+    """How a job ends: its status, the last entry's message (FailureReason of a failed one) and phase if it differs."""
+
+    status: str
+    message: str
+    phase: str = ""
+
+
+_COMPLETED = _Ending("Completed", "Training job completed")
+_STOPPED = _Ending("Stopped", "Training job stopped")
+_OVERLONG = _Ending("Stopped", "Training job runtime exceeded MaxRuntimeInSeconds provided", "MaxRuntimeExceeded")
 
 
 def run(site: Site, job: Resource) -> None:
@@ -33,35 +42,41 @@ def run(site: Site, job: Resource) -> None:
 class _TrainingRun:
     def __init__(self, site: Site, job: Resource) -> None:
         self._site = site
+        self._job = job
         self._request = job.request
-        self._name = job.name
-        self._folder = site.folder(TRAINING, job.name)
+        self._folder = site.folder(job)
         self._root = self._folder / "ml"
         self._log = self._folder / "algo-1.log"
-        self._label = label(job)
 
     def carry_out(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(mode=0o700, parents=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            ending = self._outcome()
+        finally:
+            # Before the last entry: if the program has filled the disk, that entry needs the space.
+            for scratch in (self._root, self._folder / "tmp"):
+                layout.remove(scratch)
+        self._end(ending)
+
+    def _outcome(self) -> _Ending:
         try:
             self._download()
             code, cause = self._train()
-            self._upload(code, cause)
+            return self._upload(code, cause)
         except _Stopped:
-            self._end("Stopped", "Training job stopped")
+            return _STOPPED
         except (channels.UnusableKey, BackendError, ImageMissing) as exc:
-            self._fail(f"ClientError: {exc}")
-        except Exception as exc:
-            self._fail(f"InternalServerError: {type(exc).__name__}: {exc}")
-            raise
-        finally:
-            shutil.rmtree(self._root, ignore_errors=True)
-            shutil.rmtree(self._folder / "tmp", ignore_errors=True)
+            return _failed(f"ClientError: {exc}")
+        except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
+            traceback.print_exc()
+            return _failed(f"InternalServerError: {type(exc).__name__}: {exc}")
 
     def _download(self) -> None:
-        self._enter("Downloading", "Downloading input data", TrainingStartTime=time.time())
         layout.lay_out_training(self._root, self._request)
-        for channel in self._request.get("InputDataConfig", []):
+        inputs = self._request.get("InputDataConfig", [])
+        if inputs:
+            self._enter("Downloading", "Downloading input data")
+        for channel in inputs:
             self._raise_if_stopped()
             folder = self._root / "input" / "data" / channel["ChannelName"]
             channels.download(self._site.store, channel["DataSource"]["S3DataSource"]["S3Uri"], folder)
@@ -71,7 +86,7 @@ class _TrainingRun:
         """Run the program; its exit code, and why it ended: "", "stop" or "runtime"."""
         algorithm = self._request["AlgorithmSpecification"]
         program = Program(
-            label=self._label,
+            label=self._job.facts["seat"],
             image=algorithm["TrainingImage"],
             root=self._root,
             log_path=self._log,
@@ -79,11 +94,14 @@ class _TrainingRun:
             entrypoint=tuple(algorithm.get("ContainerEntrypoint", ())),
             arguments=tuple(algorithm.get("ContainerArguments", ())),
             environment=layout.training_environment(
-                self._request, self._site.arn(TRAINING, self._name), self._site.settings.region
+                self._request, self._site.arn(TRAINING, self._job.name), self._site.settings.region
             ),
         )
         self._enter("Training", "Training image download completed. Training in progress.")
-        running = self._site.runner.start(program)
+        try:
+            running = self._site.runner.start(program)
+        except OSError as exc:
+            raise ImageMissing(f"the program of image {program.image!r} cannot be started: {exc}") from exc
         try:
             return self._watch(running)
         finally:
@@ -101,105 +119,74 @@ class _TrainingRun:
                 return running.end(self._site.settings.training_grace_seconds), "runtime"
         return code, ""
 
-    def _upload(self, code: int, cause: str) -> None:
+    def _upload(self, code: int, cause: str) -> _Ending:
         self._record_metrics()
         if code and not cause:
             self._upload_folder("output/data", "output.tar.gz")
-            text = layout.failure_text(self._root)
             ending = f", exit code: {code}"
-            self._fail(f"AlgorithmError: {text}"[: _REASON_LIMIT_CHARS - len(ending)] + ending)
-            return
+            text = masked(layout.failure_text(self._root))[: _REASON_LIMIT_CHARS - len("AlgorithmError: " + ending)]
+            return _failed(f"AlgorithmError: {text}{ending}")
         self._enter("Uploading", "Uploading generated training model")
         self._upload_folder("model", "model.tar.gz", even_if_empty=True)
         self._upload_folder("output/data", "output.tar.gz")
         if cause == "runtime":
-            message = "Training job runtime exceeded MaxRuntimeInSeconds provided"
-            self._end("Stopped", message, phase="MaxRuntimeExceeded")
-        elif cause == "stop":
-            self._end("Stopped", "Training job stopped")
-        else:
-            self._end("Completed", "Training job completed")
+            return _OVERLONG
+        return _STOPPED if cause == "stop" or self._stop_requested() else _COMPLETED
 
     def _upload_folder(self, folder: str, file_name: str, *, even_if_empty: bool = False) -> None:
         source = self._root / folder
-        if not even_if_empty and not any(source.iterdir()):
-            return
-        uri = artifact_uri(self._request) if file_name == "model.tar.gz" else output_uri(self._request, file_name)
-        with tempfile.TemporaryFile(dir=self._folder) as draft:
-            archives.create(source, draft)
-            draft.seek(0)
-            self._site.store.write(uri, draft, content_type="application/x-tar")
+        if not source.is_dir():
+            source.mkdir(parents=True)  # The program has removed it.
+        if even_if_empty or any(source.iterdir()):
+            uri = output_uri(self._request, file_name)
+            with stream_of(archives.pack(source)) as archive:
+                self._site.store.write(uri, archive, content_type="application/x-tar")
 
     def _record_metrics(self) -> None:
-        found = final_metrics(self._log, self._request["AlgorithmSpecification"].get("MetricDefinitions", []))
+        definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
+        if not definitions or not self._log.exists():
+            return
+        found, given_up = metrics.final_metrics(
+            self._log, definitions, timeout_seconds=self._site.settings.metric_timeout_seconds
+        )
         if found:
-            self._site.state.update(TRAINING, self._name, FinalMetricDataList=found)
+            self._site.state.update(self._job, FinalMetricDataList=found)
+        with self._log.open("a", encoding="utf-8") as log:
+            log.writelines(f"[greenroom] metric {name!r} was given up: its regex took too long.\n" for name in given_up)
 
     def _raise_if_stopped(self) -> None:
         if self._stop_requested():
             raise _Stopped
 
     def _stop_requested(self) -> bool:
-        job = self._site.state.find(TRAINING, self._name)
-        return job is not None and bool(job.facts.get("stop_requested"))
+        job = self._site.state.again(self._job)
+        return job is not None and job.facts["status"] == "Stopping"
 
-    def _enter(self, phase: str, message: str, *, status: str | None = None, **facts: object) -> None:
+    def _enter(self, phase: str, message: str, *, status: str | None = None) -> None:
         """Begin a secondary status; the one before it ends at the same moment."""
-        now = time.time()
 
         def change(known: Document) -> bool:
-            if known["status"] in TERMINAL:
+            if known["status"] in ENDED:
                 return False  # Somebody took this run for dead; what they wrote stands.
             transitions = known["transitions"]
+            now = max(time.time(), transitions[-1]["StartTime"])  # The clock may have been set back.
             transitions[-1].setdefault("EndTime", now)
             transitions.append({"Status": phase, "StartTime": now, "StatusMessage": message})
-            known.update(facts)
-            if status in TERMINAL:
-                transitions[-1]["EndTime"] = now
+            if phase in {"Downloading", "Training"}:
+                known.setdefault("TrainingStartTime", now)
+            if status in ENDED:
+                transitions[-1]["EndTime"] = known["TrainingEndTime"] = now
+            if status == "Failed":
+                known["FailureReason"] = message
             if status:
                 known["status"] = status
             return True
 
-        self._site.state.edit(TRAINING, self._name, change)
+        self._site.state.edit(self._job, change)
 
-    def _end(self, status: str, message: str, *, phase: str = "") -> None:
-        self._enter(phase or status, message, status=status, TrainingEndTime=time.time())
-
-    def _fail(self, reason: str) -> None:
-        reason = masked(reason)[:_REASON_LIMIT_CHARS]
-        self._enter("Failed", reason, status="Failed", FailureReason=reason, TrainingEndTime=time.time())
+    def _end(self, ending: _Ending) -> None:
+        self._enter(ending.phase or ending.status, ending.message, status=ending.status)
 
 
-def label(resource: Resource) -> str:
-    """What marks everything that runs for *resource*: unique even if its name is used again."""
-    return f"{resource.kind}/{resource.name}/{resource.created:.6f}"
-
-
-def final_metrics(log_path: Path, definitions: list[Document]) -> list[Document]:
-    """The last value that each metric's regex finds in the log, as FinalMetricDataList holds it.
-
-    The first capture group is read as a number and kept as float32; groups that are no number are ignored
-    (contract A.12).
-    """
-    patterns = {definition["Name"]: re.compile(definition["Regex"]) for definition in definitions}
-    if not patterns or not log_path.exists():
-        return []
-    last: dict[str, float] = {}
-    with log_path.open(encoding="utf-8", errors="replace") as log:
-        for line in log:
-            for name, pattern in patterns.items():
-                value = _number(pattern.search(line[:_METRIC_LINE_LIMIT_CHARS]))
-                if value is not None:
-                    last[name] = value
-    moment = log_path.stat().st_mtime
-    return [
-        {"MetricName": name, "Value": struct.unpack("f", struct.pack("f", value))[0], "Timestamp": moment}
-        for name, value in last.items()
-    ]
-
-
-def _number(match: re.Match[str] | None) -> float | None:
-    try:
-        return float(match.group(1)) if match else None
-    except (ValueError, IndexError, TypeError):
-        return None
+def _failed(reason: str) -> _Ending:
+    return _Ending("Failed", masked(reason)[:_REASON_LIMIT_CHARS])

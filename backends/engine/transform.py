@@ -3,27 +3,35 @@
 The job itself is carried out by :mod:`backends.engine.transform_run` in a supervisor process.
 """
 
+import re
 from typing import Any
 
 from backends.engine import filters
-from backends.engine.documents import page, refuse, required_name, violation
-from backends.engine.hosting import find
-from backends.engine.site import MODEL, TRANSFORM, Site
+from backends.engine.documents import (
+    check_absent,
+    check_choice,
+    check_range,
+    page,
+    refuse,
+    required,
+    required_name,
+)
+from backends.engine.models import find
+from backends.engine.site import ENDED, MODEL, TRANSFORM, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
-from backends.engine.training import TERMINAL, require_objects
+from backends.engine.training import require_objects
 from backends.errors import BackendError
 from backends.naming import split_uri
 from backends.sagemaker.readings import ServiceError
 from backends.specs import Split
 
 _PAYLOAD_PRODUCT_LIMIT_MB = 100
-_RETRY_LIMIT = 3
-_TIMEOUT_LIMIT_SECONDS = 3600
+_MEDIA_TYPE = re.compile(r"[\x20-\x7e]{0,256}")
 _CHOICES = {
-    "SplitType": ("None", "Line"),
-    "AssembleWith": ("None", "Line"),
-    "CompressionType": ("None", "Gzip"),
+    "TransformInput.SplitType": ("None", "Line", "RecordIO", "TFRecord"),
+    "TransformInput.CompressionType": ("None", "Gzip"),
+    "TransformOutput.AssembleWith": ("None", "Line"),
     "BatchStrategy": ("MultiRecord", "SingleRecord"),
 }
 
@@ -77,12 +85,12 @@ def stop(site: Site, request: Document) -> Document:
     job = _find(site, request, "Could not find job to update with name ")
 
     def ask(facts: Document) -> bool:
-        if facts["status"] in TERMINAL:
+        if facts["status"] in ENDED:
             raise refuse(f"The request was rejected because the transform job is in status {facts['status']}")
         facts["status"] = "Stopping"
         return True
 
-    site.state.edit(TRANSFORM, job.name, ask)
+    site.state.edit(job, ask)
     return {}
 
 
@@ -91,8 +99,8 @@ def listing(site: Site, request: Document) -> Document:
     return page(
         site.state.every(TRANSFORM),
         request,
-        status=lambda job: job.facts["status"],
         summary=lambda job: _summary(site, job),
+        modified=_modified,
         result="TransformJobSummaries",
     )
 
@@ -116,54 +124,55 @@ def data_processing(request: Document) -> filters.DataProcessing:
 
 
 def _check(site: Site, request: Document) -> None:
-    for holder, member in (
-        (request["TransformInput"], "SplitType"),
-        (request["TransformInput"], "CompressionType"),
-        (request["TransformOutput"], "AssembleWith"),
-        (request, "BatchStrategy"),
-    ):
-        value = holder.get(member)
-        if value is not None and value not in _CHOICES[member]:
-            raise violation(
-                value,
-                member[0].lower() + member[1:],
-                f"Member must satisfy enum value set: [{', '.join(_CHOICES[member])}]",
-            )
+    check_absent(request, f"Transform job '{request['TransformJobName']}'", ["DataCaptureConfig"])
+    uri = required(request, "TransformInput.DataSource.S3DataSource.S3Uri")
+    output_uri = required(request, "TransformOutput.S3OutputPath")
+    count = required(request, "TransformResources.InstanceCount")
+    if count != 1:
+        raise refuse(f"InstanceCount {count}: this engine runs transform jobs on one host for now. Ask for one.")
+    kind = request["TransformInput"]["DataSource"]["S3DataSource"].get("S3DataType")
+    if kind != "S3Prefix":
+        raise refuse(f"S3DataType {kind}: this engine reads S3Prefix inputs for now.")
+    _check_choices(request)
     _check_numbers(request)
+    _check_media_types(request)
     try:
         data_processing(request)
-        split_uri(request["TransformOutput"]["S3OutputPath"], key_required=False)
+        split_uri(output_uri, key_required=False)
+        next(iter(site.store.list_objects(output_uri)), None)
     except BackendError as exc:
         raise refuse(str(exc)) from exc
-    source = request["TransformInput"]["DataSource"]["S3DataSource"]
-    if source.get("S3DataType") != "S3Prefix":
-        raise refuse(f"S3DataType {source.get('S3DataType')}: this engine reads S3Prefix inputs for now.")
-    require_objects(site, source["S3Uri"], role="")
+    require_objects(site, uri, role="")
+
+
+def _check_choices(request: Document) -> None:
+    for path, choices in _CHOICES.items():
+        holder, _, member = path.rpartition(".")
+        value = (request[holder] if holder else request).get(member)
+        check_choice(value, path, choices)
+        if value in {"RecordIO", "TFRecord"}:
+            raise refuse(f"SplitType {value}: this engine splits by Line or not at all for now.")
 
 
 def _check_numbers(request: Document) -> None:
     payload, concurrency = request.get("MaxPayloadInMB"), request.get("MaxConcurrentTransforms")
+    check_range(payload, "MaxPayloadInMB", 0, _PAYLOAD_PRODUCT_LIMIT_MB)
+    check_range(concurrency, "MaxConcurrentTransforms", 0)
     client = request.get("ModelClientConfig", {})
-    for value, member, low, high in (
-        (payload, "maxPayloadInMB", 0, _PAYLOAD_PRODUCT_LIMIT_MB),
-        (concurrency, "maxConcurrentTransforms", 0, None),
-        (client.get("InvocationsMaxRetries"), "modelClientConfig.invocationsMaxRetries", 0, _RETRY_LIMIT),
-        (
-            client.get("InvocationsTimeoutInSeconds"),
-            "modelClientConfig.invocationsTimeoutInSeconds",
-            1,
-            _TIMEOUT_LIMIT_SECONDS,
-        ),
-    ):
-        if value is not None and value < low:
-            raise violation(value, member, f"Member must have value greater than or equal to {low}")
-        if value is not None and high is not None and value > high:
-            raise violation(value, member, f"Member must have value less than or equal to {high}")
+    check_range(client.get("InvocationsMaxRetries"), "ModelClientConfig.InvocationsMaxRetries", 0, 3)
+    check_range(client.get("InvocationsTimeoutInSeconds"), "ModelClientConfig.InvocationsTimeoutInSeconds", 1, 3600)
     if payload and concurrency and payload * concurrency > _PAYLOAD_PRODUCT_LIMIT_MB:
         raise refuse(
             f"MaxConcurrentTransforms {concurrency} times MaxPayloadInMB {payload} exceeds "
             f"{_PAYLOAD_PRODUCT_LIMIT_MB} MB; lower one of them."
         )
+
+
+def _check_media_types(request: Document) -> None:
+    for holder, member in (("TransformInput", "ContentType"), ("TransformOutput", "Accept")):
+        value = request[holder].get(member, "")
+        if not _MEDIA_TYPE.fullmatch(value):
+            raise refuse(f"{holder}.{member} {value!r} is not allowed: at most 256 visible ASCII characters.")
 
 
 def _find(site: Site, request: Document, missing: str) -> Resource:
@@ -182,12 +191,18 @@ def _taken(site: Site, name: str) -> ServiceError:
     )
 
 
+def _modified(job: Resource) -> float:
+    started: float = job.facts.get("TransformStartTime", job.created)
+    ended: float = job.facts.get("TransformEndTime", started)
+    return ended
+
+
 def _summary(site: Site, job: Resource) -> Document:
     summary = {
         "TransformJobName": job.name,
         "TransformJobArn": site.arn(TRANSFORM, job.name),
         "CreationTime": job.created,
-        "LastModifiedTime": job.facts.get("TransformEndTime", job.created),
+        "LastModifiedTime": _modified(job),
         "TransformJobStatus": job.facts["status"],
     }
     for member in ("FailureReason", "TransformEndTime"):

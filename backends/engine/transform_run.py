@@ -7,28 +7,25 @@ window's batches, never an object. An output appears in the store only when all 
 """
 
 import json
-import shutil
+import os
 import tempfile
 import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from backends.engine import records
-from backends.engine.channels import UnusableKey
+from backends.engine import layout, records
 from backends.engine.exchange import Answer, Exchange, NoAnswer
 from backends.engine.filters import DataProcessing
 from backends.engine.logs import masked
-from backends.engine.records import BadObject, Batch, Packing
+from backends.engine.records import Batch, Packing
+from backends.engine.relay import Relay
 from backends.engine.runners import ImageMissing
 from backends.engine.serving import GivenUp, NotHealthy, ServingContainer
-from backends.engine.site import TRANSFORM, Site
+from backends.engine.site import ENDED, Site
 from backends.engine.state import Document, Resource
-from backends.engine.training import TERMINAL
-from backends.engine.training_run import label
 from backends.engine.transform import data_processing
 from backends.errors import BackendError
 from backends.naming import join_uri, split_uri
@@ -38,6 +35,9 @@ from backends.stores import pieces
 _OK = range(200, 300)
 _SERVER_ERROR = 500
 _STOP_LOOK_SECONDS = 0.2
+_RETRY_PAUSE_SECONDS = 0.1  # Longer each time; SageMaker's own pauses are not known.
+# Small answers may wait for a slow one before them, so that it does not leave the model idle.
+_WINDOW_FACTOR = 16
 _REASON_LIMIT_CHARS = 1024
 _BATCH_STRATEGIES = {"SINGLE_RECORD": "SingleRecord", "MULTI_RECORD": "MultiRecord"}
 _SPELLED = {native: spelled for spelled, native in _BATCH_STRATEGIES.items()}
@@ -67,47 +67,75 @@ class _Output:
     uri: str
     draft: BinaryIO
     failed: bool = False
+    streamed: bool = False
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An object that travels in one request of any size, chunk by chunk."""
+
+    site: Site
+    uri: str
+    gzipped: bool
+
+    def chunks(self) -> Iterator[bytes]:
+        with self.site.store.reader(self.uri) as stream:
+            yield from records.gunzip(stream) if self.gzipped else pieces(stream)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A step towards one output: a request to the model, what prevents it, or None at the object's end."""
+
+    output: _Output
+    asked: Batch | _Whole | BackendError | None
 
 
 class _TransformRun:
     def __init__(self, site: Site, job: Resource) -> None:
         self._site = site
         self._request = job.request
-        self._name = job.name
-        self._folder = site.folder(TRANSFORM, job.name)
+        self._job = job
+        self._folder = site.folder(job)
         self._container = ServingContainer(
             site=site,
-            label=label(job),
+            label=job.facts["seat"],
             folder=self._folder / "container",
             log_path=self._folder / "container.log",
             model=job.facts["model"],
             environment=_environment(job.request),
         )
         self._processing = data_processing(job.request)
+        self._assemble = Split(job.request["TransformOutput"].get("AssembleWith", "None"))
         self._reason = ""
         self._next_stop_look = 0.0
         self._stop_seen = False
 
     def carry_out(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(mode=0o700, parents=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._update(TransformStartTime=time.time())
+        try:
+            status, reason = self._outcome()
+        finally:
+            self._container.end()
+            layout.remove(self._folder / "tmp")
+        self._end(status, reason)
+
+    def _outcome(self) -> tuple[str, str]:
+        """The job's last status and its FailureReason."""
         try:
             self._start_container()
             self._transform()
-            self._end("Failed" if self._reason else "Completed", self._reason)
         except GivenUp:
-            self._end("Stopped")
+            return "Stopped", ""
         except NotHealthy as exc:
-            self._end("Failed", f"AlgorithmError: the container did not pass the ping health check: {exc}")
-        except (UnusableKey, BackendError, ImageMissing) as exc:
-            self._end("Failed", f"ClientError: {exc}")
-        except Exception as exc:
-            self._end("Failed", f"InternalServerError: {type(exc).__name__}: {exc}")
-            raise
-        finally:
-            self._container.end()
-            shutil.rmtree(self._folder / "tmp", ignore_errors=True)
+            return "Failed", f"AlgorithmError: the container did not pass the ping health check: {exc}"
+        except (BackendError, ImageMissing) as exc:
+            return "Failed", f"ClientError: {exc}"
+        except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
+            traceback.print_exc()
+            return "Failed", f"InternalServerError: {type(exc).__name__}: {exc}"
+        return ("Failed" if self._reason else "Completed"), self._reason
 
     def _start_container(self) -> None:
         self._container.prepare()
@@ -122,26 +150,20 @@ class _TransformRun:
             f"BatchStrategy={_SPELLED[str(packing.strategy)]}"
         )
         model = _Model(self._container.exchange, self._request, self._processing)
-        with ThreadPoolExecutor(concurrency) as pool:
-            window: deque[tuple[_Output, Future[bytes] | None]] = deque()
+        window = concurrency * _WINDOW_FACTOR if packing.strategy is Strategy.SINGLE_RECORD else concurrency + 1
+        relay = Relay(self._work(packing), model.act, concurrency=concurrency, window=window)
+        with relay:
             try:
-                for output, batch in self._work(packing):
-                    if batch is not None and output.failed:
-                        continue
-                    window.append((output, None if batch is None else pool.submit(model.answer, batch)))
-                    while len(window) > concurrency:
-                        self._take(*window.popleft())
-                    if self._stop_requested():
-                        raise GivenUp
-                while window:
-                    self._take(*window.popleft())
-            finally:
-                for _, future in window:
-                    if future is not None:
-                        future.cancel()
+                for work, result in relay.results(self._raise_if_stopped):
+                    self._take(work, result)
+            except BaseException:
+                # Requests in flight may take as long as the client's time-out, which nobody wants to wait for.
+                model.give_up()
+                self._container.kill()
+                raise
 
-    def _work(self, packing: Packing) -> Iterator[tuple[_Output, "Batch | _Whole | None"]]:
-        """Every batch of every object, and None where an object ends."""
+    def _work(self, packing: Packing) -> Iterator[_Work]:
+        """Every batch of every object, and where each object ends or cannot be read further. Runs in any thread."""
         source = self._request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
         _, prefix = split_uri(source, key_required=False)
         # Listed once, before anything is written: the output may lie below the same prefix.
@@ -150,43 +172,44 @@ class _TransformRun:
             if key.endswith("/") and info.size_bytes == 0:
                 continue
             target = join_uri(self._request["TransformOutput"]["S3OutputPath"], records.output_key(prefix, key))
-            draft = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed when it is uploaded
+            draft = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed when the object is finished
             output = _Output(info.uri, target, draft)
             try:
                 for batch in self._batches(info.uri, packing):
-                    yield output, batch
+                    yield _Work(output, batch)
                     if output.failed:
                         break
-            except BadObject as exc:
-                self._lose(output, _CLIENT_ERROR_REASON, [str(exc)])
-            yield output, None
+            except BackendError as exc:  # Bad records, or an object that is gone or cannot be read.
+                yield _Work(output, exc)
+            yield _Work(output, None)
 
-    def _batches(self, uri: str, packing: Packing) -> "Iterator[Batch | _Whole]":
+    def _batches(self, uri: str, packing: Packing) -> Iterator[Batch | _Whole]:
         if packing.sends_whole and self._processing.passes_through:
             yield _Whole(self._site, uri, gzipped=self._is_gzipped())
             return
         with self._site.store.reader(uri) as stream:
             yield from records.split_batches(records.gunzip(stream) if self._is_gzipped() else stream, packing)
 
-    def _take(self, output: _Output, future: "Future[bytes] | None") -> None:
-        """Add one answer to its output; None is the output's end."""
-        if future is None:
+    def _take(self, work: _Work, result: bytes | Exception) -> None:
+        """Add one answer to its output, or finish the output."""
+        output = work.output
+        if isinstance(result, _Refused):
+            self._lose(output, result.reason, result.lines)
+        elif isinstance(result, BackendError):
+            self._lose(output, _CLIENT_ERROR_REASON, [str(result)])
+        elif isinstance(result, Exception):
+            raise result
+        elif work.asked is None:
             self._finish(output)
-            return
-        try:
-            body = future.result()
-        except (_Refused, BadObject) as exc:
-            reason, lines = (exc.reason, exc.lines) if isinstance(exc, _Refused) else (_CLIENT_ERROR_REASON, [str(exc)])
-            self._lose(output, reason, lines)
-            return
-        if not output.failed:
-            assemble = Split(self._request["TransformOutput"].get("AssembleWith", "None"))
-            output.draft.writelines(records.assemble([body], assemble))
+        elif result and not output.failed:
+            output.draft.writelines(records.assemble([result], self._assemble))
 
     def _finish(self, output: _Output) -> None:
         with output.draft as draft:
             if output.failed:
                 return
+            if output.streamed and self._assemble is Split.LINE:
+                _end_line(draft)
             draft.seek(0)
             accept = self._request["TransformOutput"].get("Accept", "application/octet-stream")
             self._site.store.write(output.uri, draft, content_type=accept)
@@ -213,7 +236,7 @@ class _TransformRun:
         return packing, concurrency
 
     def _is_gzipped(self) -> bool:
-        return self._request["TransformInput"].get("CompressionType") == "Gzip"
+        return bool(self._request["TransformInput"].get("CompressionType") == "Gzip")
 
     def _say(self, *lines: str) -> None:
         """Write to the data log in AWS's form (C.5)."""
@@ -221,11 +244,15 @@ class _TransformRun:
         with (self._folder / "data.log").open("a", encoding="utf-8", errors="replace") as log:
             log.writelines(f"{moment}:[sagemaker logs]: {masked(line)}\n" for line in lines)
 
+    def _raise_if_stopped(self) -> None:
+        if self._stop_requested():
+            raise GivenUp
+
     def _stop_requested(self) -> bool:
         if not self._stop_seen and time.monotonic() >= self._next_stop_look:
             self._next_stop_look = time.monotonic() + _STOP_LOOK_SECONDS
-            job = self._site.state.find(TRANSFORM, self._name)
-            self._stop_seen = bool(job and job.facts["status"] == "Stopping")
+            job = self._site.state.again(self._job)
+            self._stop_seen = job is not None and job.facts["status"] == "Stopping"
         return self._stop_seen
 
     def _end(self, status: str, reason: str = "") -> None:
@@ -236,25 +263,12 @@ class _TransformRun:
 
     def _update(self, **more: object) -> None:
         def change(facts: Document) -> bool:
-            if facts["status"] in TERMINAL:
+            if facts["status"] in ENDED:
                 return False  # Somebody took this run for dead; what they wrote stands.
             facts |= more
             return True
 
-        self._site.state.edit(TRANSFORM, self._name, change)
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """An object that travels in one request of any size, chunk by chunk."""
-
-    site: Site
-    uri: str
-    gzipped: bool
-
-    def chunks(self) -> Iterator[bytes]:
-        with self.site.store.reader(self.uri) as stream:
-            yield from records.gunzip(stream) if self.gzipped else pieces(stream)
+        self._site.state.edit(self._job, change)
 
 
 class _Model:
@@ -273,39 +287,80 @@ class _Model:
         }
         self._headers = {name: value for name, value in headers.items() if value is not None}
 
-    def answer(self, batch: Batch | _Whole) -> bytes:
-        """What belongs into the output for *batch*.
+    def give_up(self) -> None:
+        """Try nothing again."""
+        self._tries = 0
+
+    def act(self, work: _Work) -> bytes:
+        """What belongs into the output for one step; the answer to a whole object goes there by itself.
 
         Raises:
             _Refused: the model answered other than 2xx, or not at all.
-            BadObject: the filters do not fit the records or the answer.
+            BackendError: the records cannot be read, or the filters do not fit them or the answer.
         """
-        if isinstance(batch, _Whole):
-            return self._ask(batch).body
-        body = self._processing.request_body(batch.body, first_record=batch.first_record)
-        return self._processing.output(batch.body, self._ask(body).body, first_record=batch.first_record)
+        if work.asked is None or work.output.failed:
+            return b""
+        if isinstance(work.asked, BackendError):
+            raise work.asked
+        if isinstance(work.asked, _Whole):
+            work.output.streamed = True
+            self.stream(work.asked, work.output.draft)
+            return b""
+        return self.answer(work.asked)
 
-    def _ask(self, body: bytes | _Whole) -> Answer:
+    def answer(self, batch: Batch) -> bytes:
+        """The records as they go into the output: asked, filtered and joined."""
+        body = self._processing.request_body(batch.body, first_record=batch.first_record)
+        answer = self._ask(lambda: self._send(body))
+        return self._processing.output(batch.body, answer.body, first_record=batch.first_record)
+
+    def stream(self, whole: _Whole, draft: BinaryIO) -> None:
+        """Send the object and write the answer to *draft*, piece by piece. Raises _Refused, BackendError."""
+
+        def send() -> Answer:
+            draft.seek(0)
+            draft.truncate()  # What an earlier try has left.
+            return self._send(whole.chunks(), draft)
+
+        self._ask(send)
+
+    def _send(self, body: bytes | Iterator[bytes], sink: BinaryIO | None = None) -> Answer:
+        return self._exchange.send(
+            "POST",
+            "/invocations",
+            body=body,
+            headers=self._headers,
+            timeout_seconds=self._timeout_seconds,
+            sink=sink,
+        )
+
+    def _ask(self, send: Callable[[], Answer]) -> Answer:
         """A 2xx answer; server errors and silence are tried again, client errors are not (C.5)."""
-        lost = _Refused(_SERVER_ERROR_REASON, ["Unable to get response from algorithm"])
-        for _ in range(self._tries):
+        tried = 0
+        while True:
             try:
-                answer = self._exchange.send(
-                    "POST",
-                    "/invocations",
-                    body=body if isinstance(body, bytes) else body.chunks(),
-                    headers=self._headers,
-                    timeout_seconds=self._timeout_seconds,
-                )
+                answer = send()
             except NoAnswer as exc:
                 lost = _Refused(_SERVER_ERROR_REASON, [f"Unable to get response from algorithm: {exc}"])
-                continue
-            if answer.status in _OK:
-                return answer
-            lost = _refusal(answer)
-            if answer.status < _SERVER_ERROR:
-                break
-        raise lost
+            else:
+                if answer.status in _OK:
+                    return answer
+                lost = _refusal(answer)
+                if answer.status < _SERVER_ERROR:
+                    raise lost
+            tried += 1
+            if tried >= self._tries:
+                raise lost
+            time.sleep(_RETRY_PAUSE_SECONDS * tried)
+
+
+def _end_line(draft: BinaryIO) -> None:
+    """End a streamed answer as :func:`records.assemble` ends others."""
+    size = draft.seek(0, os.SEEK_END)
+    if size:
+        draft.seek(-1, os.SEEK_END)
+    if not size or draft.read(1) != b"\n":
+        draft.write(b"\n")
 
 
 def _refusal(answer: Answer) -> _Refused:
@@ -321,7 +376,7 @@ def _execution_parameters(exchange: Exchange, timeout_seconds: float) -> Documen
     """What the container offers; anything but a 200 with sound values counts as no offer."""
     try:
         answer = exchange.send("GET", "/execution-parameters", timeout_seconds=timeout_seconds)
-        offered = json.loads(answer.body) if answer.status == 200 else {}  # noqa: PLR2004
+        offered = json.loads(answer.body) if answer.status == 200 else {}
     except (NoAnswer, ValueError):
         return {}
     if not isinstance(offered, dict):
@@ -329,7 +384,7 @@ def _execution_parameters(exchange: Exchange, timeout_seconds: float) -> Documen
     sound: Document = {}
     for member, smallest in (("MaxConcurrentTransforms", 1), ("MaxPayloadInMB", 0)):
         value = offered.get(member)
-        if isinstance(value, int) and value >= smallest:
+        if type(value) is int and value >= smallest:
             sound[member] = value
     if offered.get("BatchStrategy") in _BATCH_STRATEGIES:
         sound["BatchStrategy"] = _BATCH_STRATEGIES[offered["BatchStrategy"]]

@@ -12,7 +12,7 @@ from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, Sage
 
 # Nothing on this machine asks for a role, but the documents carry one.
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT}:role/greenroom-local"
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.02
 
 RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoints)
 

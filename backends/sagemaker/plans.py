@@ -24,9 +24,7 @@ def training_plan(spec: TrainingSpec, *, role_arn: str) -> Plan:
     if spec.arguments:
         algorithm["ContainerArguments"] = list(spec.arguments)
     if spec.metrics:
-        algorithm["MetricDefinitions"] = [
-            {"Name": name, "Regex": regex} for name, regex in spec.metrics.items()
-        ]
+        algorithm["MetricDefinitions"] = [{"Name": name, "Regex": regex} for name, regex in spec.metrics.items()]
     document: Document = {
         "TrainingJobName": spec.name,
         "AlgorithmSpecification": algorithm,
@@ -100,9 +98,7 @@ def endpoint_plan(spec: EndpointSpec, *, role_arn: str) -> Plan:
     """One CreateModel per variant, one CreateEndpointConfig and one CreateEndpoint, all named after it."""
     check_name("endpoint", spec.name)
     if not spec.variants:
-        raise InvalidSpec(
-            f"endpoint {spec.name!r} has no variant; give it at least one model.", name=spec.name
-        )
+        raise InvalidSpec(f"endpoint {spec.name!r} has no variant; give it at least one model.", name=spec.name)
     named = [(variant, model_name(spec, variant)) for variant in spec.variants]
     config: Document = {
         "EndpointConfigName": spec.name,

@@ -110,9 +110,7 @@ def restated(error: ServiceError, *, kind: str, name: str, place: str) -> Backen
     text = f"{kind} {name!r} in {place}: {error.code}: {error.message}"
     if error.code == "ModelError":
         status = int(str(error.members.get("OriginalStatusCode", 0)))
-        return ModelError(
-            text, name=name, status=status, reason=str(error.members.get("OriginalMessage", ""))
-        )
+        return ModelError(text, name=name, status=status, reason=str(error.members.get("OriginalMessage", "")))
     branch: type[BackendError] = BackendError
     if says_missing(error):
         branch = NotFound
@@ -131,9 +129,7 @@ def says_missing(error: ServiceError) -> bool:
         return True
     return error.code in {"ValidationException", "ValidationError"} and (
         error.message.startswith(("Requested resource not found", "Could not find requested job"))
-        or error.message.startswith(
-            ("Could not find job", "Could not find endpoint", 'Could not find model "')
-        )
+        or error.message.startswith(("Could not find job", "Could not find endpoint", 'Could not find model "'))
         or (error.message.startswith("Endpoint ") and error.message.endswith(" not found."))
     )
 

@@ -41,9 +41,7 @@ class _Room(ABC):
 
     kind: str
 
-    def __init__(
-        self, call: Call, *, place: str, role_arn: str, read_log: LogReader, poll_seconds: float
-    ) -> None:
+    def __init__(self, call: Call, *, place: str, role_arn: str, read_log: LogReader, poll_seconds: float) -> None:
         self._call = call
         self._place = place
         self._role_arn = role_arn

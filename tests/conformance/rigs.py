@@ -35,7 +35,7 @@ class Rig:
 
 
 @contextmanager
-def memory(folder: Path) -> Iterator[Rig]:  # noqa: ARG001  every rig is started alike
+def memory(folder: Path) -> Iterator[Rig]:
     """The fake, with the probe as Python functions."""
     backend = open_memory({"probe": MemoryImage(_train, _serve)})
     store = backend.store
@@ -132,7 +132,7 @@ def _serve(files: Mapping[str, bytes]) -> Model:
     if "exit" in settings:
         raise ProgramFailed("told to exit", settings["exit"])
 
-    def answer(body: bytes, content_type: str | None, accept: str | None) -> tuple[int, bytes, str]:  # noqa: ARG001
+    def answer(body: bytes, content_type: str | None, accept: str | None) -> tuple[int, bytes, str]:
         words = body.decode(errors="replace").split()
         for word in words:
             if word.startswith("sleep="):

@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 from botocore.loaders import Loader
-from botocore.model import ServiceModel, Shape
+from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
-_TYPES = {
+_TYPES: dict[str, Any] = {
     "string": str,
     "integer": int,
     "long": int,
@@ -45,7 +45,7 @@ def response_problems(operation: str, document: Any) -> list[str]:
     return _problems(document, shape, operation)
 
 
-def _problems(value: Any, shape: Shape, path: str) -> list[str]:
+def _problems(value: Any, shape: Any, path: str) -> list[str]:
     if shape.type_name == "structure":
         return _structure_problems(value, shape, path)
     if shape.type_name == "list":

@@ -1,14 +1,15 @@
 """The engine's parts, each by itself."""
 
-import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -21,7 +22,6 @@ from backends.engine.state import State, Taken
 from backends.errors import BackendUnavailable
 from backends.stores.files import FileStore
 from tests.engine.conftest import PROBE
-
 
 # Channels: keys become files (S13).
 
@@ -177,7 +177,7 @@ def test_a_regex_that_never_ends_is_given_up(tmp_path: Path) -> None:
     log.write_text("loss=1;\n" + "a" * 60 + "\nloss=0.5;\n")
     definitions = [{"Name": "evil", "Regex": "(a+)+b=(.*)"}, {"Name": "loss", "Regex": "loss=(.*);"}]
     began, handler = time.monotonic(), signal.getsignal(signal.SIGALRM)
-    found, given_up = metrics.final_metrics(log, definitions, limit_seconds=0.2)
+    found, given_up = metrics.final_metrics(log, definitions, timeout_seconds=0.2)
     assert time.monotonic() - began < 5
     assert ([entry["Value"] for entry in found], given_up) == ([0.5], ["evil"])
     assert signal.getsignal(signal.SIGALRM) is handler
@@ -188,14 +188,14 @@ def test_what_is_no_float32_is_passed_over(tmp_path: Path, text: str) -> None:
     """The last usable value stays."""
     log = tmp_path / "a.log"
     log.write_text(f"v=2;\nv={text};\n")
-    found, _ = metrics.final_metrics(log, [{"Name": "v", "Regex": "v=(.*);"}])
+    found, _ = metrics.final_metrics(log, [{"Name": "v", "Regex": "v=(.*);"}], timeout_seconds=5)
     assert [entry["Value"] for entry in found] == [2.0]
 
 
 def test_a_regex_without_group_finds_nothing(tmp_path: Path) -> None:
     """The value is the first group."""
     (tmp_path / "a.log").write_text("v=2;\n")
-    assert metrics.final_metrics(tmp_path / "a.log", [{"Name": "v", "Regex": "v=2"}]) == ([], [])
+    assert metrics.final_metrics(tmp_path / "a.log", [{"Name": "v", "Regex": "v=2"}], timeout_seconds=5) == ([], [])
 
 
 # Exchange.
@@ -222,7 +222,7 @@ class Server:
                     if not close:
                         connection.recv(65536)
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -392,8 +392,6 @@ def test_a_state_that_cannot_be_opened_says_so(tmp_path: Path, content: bytes | 
 
 def test_a_newer_state_is_not_touched(tmp_path: Path) -> None:
     """Better no answer than a wrong one."""
-    import sqlite3
-
     State(tmp_path / "state.db").close()
     with sqlite3.connect(tmp_path / "state.db") as db:
         db.execute("PRAGMA user_version = 99")

@@ -285,7 +285,7 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
         ("InputDataConfig", [channel("a", "s3://bucket/in/", InputMode="Pipe")], "File mode"),
         ("InputDataConfig", [channel("a", "s3://bucket/in/"), channel("A", "s3://bucket/in/")], "must differ"),
         ("CheckpointConfig", {"S3Uri": "s3://bucket/c"}, "does not carry out CheckpointConfig"),
-        ("AlgorithmSpecification", {"TrainingImage": "no-such", "TrainingInputMode": "File"}, "Cannot find the requested"),
+        ("AlgorithmSpecification", {"TrainingImage": "no-such", "TrainingInputMode": "File"}, "Cannot find the"),
         ("AlgorithmSpecification", {"TrainingImage": "probe", "TrainingInputMode": "Pipe"}, "File mode"),
     ],
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """Batch transforms under contract C, on one host."""
 
+import gzip
 import json
 import re
 import time
@@ -239,8 +240,6 @@ def test_a_whole_object_streams_both_ways(stage: Stage, assemble: str, ending: b
 
 def test_a_bad_gzip_object_spares_the_others(stage: Stage) -> None:
     """It fails alone, by name in the data log (C.5)."""
-    import gzip
-
     objects = {"bad.gz": b"no gzip", "good.gz": gzip.compress(b"x\n")}
     job = run(stage, "gzip", objects, TransformInput={"CompressionType": "Gzip"})
     assert job["FailureReason"] == CLIENT_ERROR
@@ -292,7 +291,7 @@ def test_stopping_does_not_wait_for_the_model(stage: Stage) -> None:
         ({"TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": "s3://bucket/m"}}}},
          "S3DataType ManifestFile: this engine reads S3Prefix inputs for now"),
         ({"TransformInput": {"SplitType": "RecordIO"}}, "SplitType RecordIO: this engine"),
-        ({"TransformInput": {"SplitType": "line"}}, "Member must satisfy enum value set: [None, Line, RecordIO, TFRecord]"),
+        ({"TransformInput": {"SplitType": "line"}}, "must satisfy enum value set: [None, Line, RecordIO, TFRecord]"),
         ({"TransformInput": {"ContentType": "a\r\nb: c"}}, "visible ASCII"),
         ({"MaxPayloadInMB": 101}, "at 'maxPayloadInMB' failed to satisfy constraint: Member must have value less than"),
         ({"MaxPayloadInMB": 60, "MaxConcurrentTransforms": 2}, "exceeds 100 MB"),

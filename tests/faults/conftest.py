@@ -1,6 +1,5 @@
 """Looking at an engine's processes from outside."""
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -33,9 +32,13 @@ def programs_root(process: psutil.Process) -> str:
     return environment.get("SAGEMAKER_BASE_DIR", "") if "GREENROOM_RUN" in environment else ""
 
 
-def kill(process: psutil.Process) -> None:
-    with suppress(psutil.NoSuchProcess):
-        process.send_signal(signal.SIGKILL)
+def kill(*victims: psutil.Process) -> None:
+    """Send SIGKILL to of them, then wait until the kernel has buried them."""
+    for victim in victims:
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
+    _, alive = psutil.wait_procs(victims, timeout=20)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Inputs and places that are not as they should be."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.conftest import Stage, channel
+from backends.engine import Engine
+from tests.engine.conftest import Stage, channel, settings_for
 
 OpenStage = Callable[[], Stage]
 ROOT = Path(__file__).parents[2]
@@ -83,12 +85,11 @@ def test_files_that_cannot_be_written_fail_the_job(home: Path, open_stage: OpenS
         "engine = Engine(settings_for(Path(sys.argv[1])))\n"
         "engine.call('CreateTrainingJob', json.loads(sys.argv[2])); engine.close()"
     )
-    import json
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
-    subprocess.run([sys.executable, "-c", code, str(home), json.dumps(request)], check=True, cwd=ROOT, preexec_fn=limit)  # noqa: PLW1509
+    subprocess.run([sys.executable, "-c", code, str(home), json.dumps(request)], check=True, cwd=ROOT, preexec_fn=limit)
     job = stage.trained("no-space")
     assert "File too large" in job["FailureReason"]
     assert stage.train("space-again")["TrainingJobStatus"] == "Completed"
@@ -103,9 +104,6 @@ def test_a_full_disk_fails_the_job(tmp_path: Path) -> None:
     )
     if mounted.returncode:
         pytest.skip("mounting is not allowed here")
-    from backends.engine import Engine
-    from tests.engine.conftest import settings_for
-
     try:
         stage = Stage(Engine(settings_for(small / "home")), small / "home")
         job = stage.train("large", HyperParameters={"mode": "write", "bytes": "50000000"})

@@ -35,7 +35,17 @@ def check_after_a_crash(stage: Stage) -> None:
             stage.until(lambda name=endpoint.name: stage.exists(name), lambda exists: not exists)  # type: ignore[misc]
         else:
             assert stage.settled(endpoint.name)["EndpointStatus"] == "InService"
-            assert stage.invoke(endpoint.name, b"x")["Body"] == b"X"
+            stage.until(lambda name=endpoint.name: answers(stage, name), bool)  # type: ignore[misc]
+
+
+def answers(stage: Stage, name: str) -> bool:
+    """False while the container, which was killed as well, is being restarted."""
+    try:
+        return bool(stage.invoke(name, b"x")["Body"] == b"X")
+    except ServiceError as error:
+        if error.code != "ModelError":
+            raise
+        return False
 
 
 def prepare(home: Path) -> None:
@@ -45,13 +55,13 @@ def prepare(home: Path) -> None:
     stage.engine.close()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_everything_killed_at_random_points(home: Path, open_stage: OpenStage, seed: int) -> None:
     """The caller, supervisors and programs die in the middle of whatever they do; then an engine is opened."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311  repeatable, not secret
     prepare(home)
     acknowledged: set[tuple[str, str]] = set()
-    for round_number in range(5):
+    for round_number in range(4):
         command = [sys.executable, "-m", "tests.faults.driver", str(home), str(100 * seed + round_number)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as driver:
             assert driver.stdout is not None
@@ -61,8 +71,7 @@ def test_everything_killed_at_random_points(home: Path, open_stage: OpenStage, s
             lines += driver.stdout.readlines()
         acknowledged |= {tuple(json.loads(line)) for line in lines if line.endswith("\n")}
         victims = processes_of(home)
-        for victim in chance.sample(victims, chance.randint(0, len(victims))):
-            kill(victim)
+        kill(*chance.sample(victims, chance.randint(0, len(victims))))
     stage = open_stage()
     check_after_a_crash(stage)
     known = {
@@ -70,7 +79,7 @@ def test_everything_killed_at_random_points(home: Path, open_stage: OpenStage, s
     }
     assert {name for kind, name in acknowledged if kind != "endpoint"} <= known
     stage.strike()
-    assert processes_of(home) == []
+    stage.until(lambda: processes_of(home), lambda left: left == [])
 
 
 @pytest.mark.parametrize("kind", ["training job", "transform job"])
@@ -87,7 +96,6 @@ def test_a_killed_supervisor_fails_its_job(open_stage: OpenStage, home: Path, ki
         stage.until(lambda: stage.data_log("job"), bool)
     (supervisor,) = [process for process in processes_of(home) if "supervisor" in " ".join(process.cmdline())]
     kill(supervisor)
-    supervisor.wait(10)
     assert len(processes_of(home)) == 1
     again = open_stage()
     job = again.trained("job") if kind == "training job" else again.transformed("job")
@@ -100,8 +108,7 @@ def test_a_killed_supervisor_fails_its_job(open_stage: OpenStage, home: Path, ki
 def test_a_killed_supervisor_gets_a_successor(open_stage: OpenStage, home: Path) -> None:
     """The endpoint answers again once an engine is opened, also where its files were left read-only."""
     open_stage().deploy("lasting")
-    for process in processes_of(home):
-        kill(process)
+    kill(*processes_of(home))
     stage = open_stage()
     assert stage.settled("lasting")["EndpointStatus"] == "InService"
     assert stage.invoke("lasting", b"x")["Body"] == b"X"
@@ -113,7 +120,6 @@ def test_an_endpoint_whose_supervisor_is_dead_can_be_deleted(open_stage: OpenSta
     stage.deploy("orphaned")
     (supervisor,) = [process for process in processes_of(home) if "supervisor" in " ".join(process.cmdline())]
     kill(supervisor)
-    supervisor.wait(10)
     stage.call("DeleteEndpoint", EndpointName="orphaned")
     assert not stage.exists("orphaned")
     assert processes_of(home) == []
@@ -130,8 +136,7 @@ def test_many_engines_open_one_home(open_stage: OpenStage, home: Path) -> None:
     """At once, after a crash: one successor for each endpoint, and everybody sees it."""
     first = open_stage()
     first.deploy("common")
-    for process in processes_of(home):
-        kill(process)
+    kill(*processes_of(home))
     stages: list[Stage] = []
     threads = [threading.Thread(target=lambda: stages.append(open_stage())) for _ in range(6)]
     for thread in threads:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backends.gateway import app as app_module
 from backends import http_server as server_module
+from backends.gateway import app as app_module
 from backends.gateway.app import GatewaySettings, create_app
 from backends.gateway.cors import CorsRule
 from backends.gateway.functions import FunctionSettings

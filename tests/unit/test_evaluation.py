@@ -1,4 +1,5 @@
 import json
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -6,66 +7,111 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import log_loss, roc_auc_score
 
-from sentiment.evaluation import evaluate, judge
+from sentiment.evaluation import BINS, Confusion, evaluate, measure, report
 
 ROWS = st.lists(
-    st.tuples(st.text(max_size=5), st.integers(0, 1), st.floats(0, 1).map(lambda p: round(p, 2))),
+    st.tuples(st.text(max_size=3), st.booleans(), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0]))),
     min_size=1,
     max_size=60,
 )
+SMALL = [("a", True, 0.9), ("b", True, 0.4), ("c", False, 0.6), ("d", False, 0.1), ("e", False, 0.4)]
+
+
+def test_figures() -> None:
+    """The figures of five reviews, worked out by hand."""
+    evaluation = measure(SMALL)
+    assert evaluation.reviews == 5
+    assert evaluation.accuracy == 0.6
+    assert evaluation.confusion == Confusion(true_positive=1, false_negative=1, false_positive=1, true_negative=2)
+    # Of the six pairs, the positive review wins in four, and in one it is a tie.
+    assert evaluation.auc == pytest.approx(4.5 / 6)
+    assert evaluation.log_loss == pytest.approx(-math.log(0.9 * 0.4 * 0.4 * 0.9 * 0.6) / 5)
+    assert evaluation.ece == pytest.approx((0.1 + 2 * 0.1 + 0.6 + 0.1) / 5)
+    assert [mistake.text for mistake in evaluation.mistakes] == ["b", "c"]
 
 
 @given(ROWS)
-def test_the_figures_are_those_of_the_reference(rows: list[tuple[str, int, float]]) -> None:
-    """Accuracy, AUC and log-loss equal scikit-learn's; every review is in one bin and one cell."""
-    figures = judge(rows)
-    labels, chances = [label for _, label, _ in rows], [chance for _, _, chance in rows]
-    assert figures.accuracy == pytest.approx(np.mean([(chance >= 0.5) == label for _, label, chance in rows]))
-    assert figures.log_loss == pytest.approx(
-        log_loss(labels, np.clip(chances, 1e-15, 1 - 1e-15), labels=[0, 1]), rel=1e-6
-    )
-    if len(set(labels)) == 2:
-        assert figures.auc == pytest.approx(roc_auc_score(labels, chances))
-        assert (figures.roc[0], figures.roc[-1]) == ((0.0, 0.0), (1.0, 1.0))
+def test_against_definitions(rows: list[tuple[str, bool, float]]) -> None:
+    """The quick ways give what the definitions say."""
+    evaluation = measure(rows)
+    positives = [p for _, label, p in rows if label]
+    negatives = [p for _, label, p in rows if not label]
+    if positives and negatives:
+        wins = sum((a > b) + (a == b) / 2 for a in positives for b in negatives)
+        assert evaluation.auc == pytest.approx(wins / len(positives) / len(negatives))
+        points = [(point.false_positive_rate, point.true_positive_rate) for point in evaluation.roc]
+        assert points == sorted(points)
+        assert (points[0], points[-1]) == ((0, 0), (1, 1))
     else:
-        assert figures.auc is None
-    assert sum(bin_.count for bin_ in figures.reliability) == sum(figures.confusion.values()) == len(rows)
-    assert 0 <= figures.ece <= 1
+        assert evaluation.auc is None
+        assert evaluation.roc == ()
+    assert sum(b.reviews for b in evaluation.calibration) == len(rows)
+    assert len(evaluation.calibration) == BINS
+    assert 0 <= evaluation.ece <= 1
+    wrong = [(text, p) for text, label, p in rows if (p >= 0.5) != label]
+    assert len(evaluation.mistakes) == min(20, len(wrong))
+    worst = sorted((abs(p - 0.5) for _, p in wrong), reverse=True)[:20]
+    assert [abs(mistake.probability - 0.5) for mistake in evaluation.mistakes] == worst
 
 
-def test_a_calibrated_prediction_has_no_calibration_error() -> None:
-    """Three in four positive at 0.75 is what 0.75 means."""
-    figures = judge([("", 1, 0.75)] * 3 + [("", 0, 0.75)])
-    assert figures.ece == pytest.approx(0)
-    assert judge([("", 0, 0.75)] * 4).ece == pytest.approx(0.75)
+@pytest.mark.parametrize("probability", [math.nan, -0.1, 1.1, math.inf])
+def test_no_probability(probability: float) -> None:
+    """What is no probability is refused, with its row."""
+    with pytest.raises(ValueError, match="row 2"):
+        measure([("a", True, 0.5), ("b", True, probability)])
 
 
-def test_the_worst_mistakes_come_first() -> None:
-    """Only wrong judgements, by distance from the border, at most twenty, cut to a readable length."""
-    rows = [(f"wrong {number} " * 200, 0, 0.5 + number / 100) for number in range(40)] + [("right", 1, 0.99)]
-    mistakes = judge(rows).worst_mistakes
-    assert [round(mistake.probability, 2) for mistake in mistakes] == [round(0.89 - n / 100, 2) for n in range(20)]
-    assert all(len(mistake.text) <= 600 for mistake in mistakes)
+def test_nothing() -> None:
+    """No row, no figures."""
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        measure([])
 
 
-@pytest.mark.parametrize("rows", [[], [("x", 1, 1.5)], [("x", 1, float("nan"))]])
-def test_nonsense_is_refused(rows: list[tuple[str, int, float]]) -> None:
-    """No figure is made up from nothing, or from what is no probability."""
-    with pytest.raises(ValueError, match=r"no predictions|no probability"):
-        judge(rows)
+def test_mistakes_are_limited() -> None:
+    """No text is kept but those of the worst mistakes; of equal ones the earlier come first."""
+    rows = ((str(number), False, 0.75) for number in range(100))
+    assert [mistake.text for mistake in measure(rows, most_mistakes=3).mistakes] == ["0", "1", "2"]
+    assert measure(SMALL, most_mistakes=0).mistakes == ()
 
 
-def test_the_report_is_complete_and_the_same_again(tmp_path: Path) -> None:
-    """Figures and well-formed pictures; the same rows give the same bytes of SVG; one class alone is no error."""
-    rows = [("good", 1, 0.9), ("<b>bad</b>", 0, 0.2), ("so-so", 0, 0.6), ("fine", 1, 0.7)]
-    first = evaluate(iter(rows), tmp_path / "one")
-    evaluate(iter(rows), tmp_path / "two")
-    evaluate(iter(rows[:1]), tmp_path / "single-class")
-    assert json.loads((tmp_path / "one" / "figures.json").read_text())["accuracy"] == first["accuracy"] == 0.75
-    for name in ("confusion.svg", "roc.svg", "reliability.svg"):
-        picture = (tmp_path / "one" / name).read_bytes()
-        assert ET.fromstring(picture).tag.endswith("svg")  # noqa: S314  our own file
-        assert picture == (tmp_path / "two" / name).read_bytes()
-    assert (tmp_path / "one" / "report.png").read_bytes().startswith(b"\x89PNG")
+def test_many_rows_make_a_small_report(tmp_path: Path) -> None:
+    """The curve of a hundred thousand reviews has a few hundred points, and its area is that of all of them."""
+    draw = np.random.default_rng(1)
+    probabilities = draw.random(100_000)
+    labels = draw.random(100_000) < probabilities
+    figures = evaluate((("", bool(a), float(p)) for a, p in zip(labels, probabilities, strict=True)), tmp_path)
+    assert len(figures["roc"]) <= 201
+    thin = np.array([[point["false_positive_rate"], point["true_positive_rate"]] for point in figures["roc"]])
+    assert np.trapezoid(thin[:, 1], thin[:, 0]) == pytest.approx(figures["auc"], abs=1e-3)
+    assert figures["ece"] < 0.01
+    assert (tmp_path / "figures.json").stat().st_size < 100_000
+
+
+def test_report(tmp_path: Path) -> None:
+    """Figures and pictures are written, the same bytes every time, and no picture names a date."""
+    figures = evaluate(SMALL, tmp_path / "one")
+    paths = report(measure(SMALL), tmp_path / "two")
+    assert sorted(path.name for path in paths) == ["confusion.svg", "figures.json", "reliability.svg", "roc.svg"]
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted(path.name for path in paths)
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
+        if path.suffix == ".svg":
+            ET.parse(path)  # noqa: S314 - our own file
+            assert "date>" not in path.read_text()
+    assert json.loads((tmp_path / "one" / "figures.json").read_text()) == json.loads(json.dumps(figures))
+
+
+def test_words_of_the_pictures(tmp_path: Path) -> None:
+    """Pictures keep their words as text and say what their axes are."""
+    evaluate(SMALL, tmp_path)
+    assert "judged by the model as" in (tmp_path / "confusion.svg").read_text()
+    assert "share of positive reviews found" in (tmp_path / "roc.svg").read_text()
+    assert "P(positive) as the model said" in (tmp_path / "reliability.svg").read_text()
+
+
+def test_one_label_alone(tmp_path: Path) -> None:
+    """Where all reviews are positive there is no curve, and all else is there."""
+    figures = evaluate([("a", True, 0.9), ("b", True, 1.0)], tmp_path)
+    assert figures["auc"] is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.svg", "figures.json", "reliability.svg"]

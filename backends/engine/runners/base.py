@@ -14,7 +14,7 @@ class ImageMissing(Exception):
 class Program:
     """What to run.
 
-    *label* marks everything that the run starts, so that it can be found again after a crash.
+    *label* marks everything that the run starts, so that it can be found again; the seat of who starts it.
     *root* is the folder that the program sees as /opt/ml. *argument* is what SageMaker appends to the image's
     entrypoint (``train`` or ``serve``) unless *entrypoint* or *arguments* replace it (contract A.1).
     *serves* asks for a port.

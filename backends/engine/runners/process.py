@@ -8,10 +8,10 @@ the user's rights and the user's network: this runner isolates mistakes, not mal
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +19,10 @@ from pathlib import Path
 from backends.engine.runners.base import ImageMissing, Program, Runner, Running
 
 LABEL_VARIABLE = "GREENROOM_RUN"
+# Below the range from which Linux and macOS take the ports of outgoing connections and of bind(0), so that nothing
+# takes a port by chance between our choice and the program's bind.
+_PORTS = range(20_000, 32_000)
+_SWEEP_PAUSE_SECONDS = 0.01
 
 
 class ProcessRunner(Runner):
@@ -32,12 +36,10 @@ class ProcessRunner(Runner):
 
     def start(self, program: Program) -> Running:
         folder = self._folder(program.image)
-        command = [*program.entrypoint, *program.arguments]
-        if not program.entrypoint:
-            command = [*(program.arguments or (program.argument,))]
+        command = [*program.entrypoint, *program.arguments] or [program.argument]
         port = _free_port() if program.serves else 0
         environment = _environment(program, folder, port)
-        executable = shutil.which(command[0], path=environment["PATH"])
+        executable = _executable(command[0], folder, environment["PATH"])
         if executable is None:
             raise ImageMissing(
                 f"image {program.image!r} ({folder}) has no executable {command[0]!r} on its PATH; "
@@ -57,11 +59,14 @@ class ProcessRunner(Runner):
         return _RunningProcess(process, port)
 
     def sweep(self, label: str) -> int:
-        left = list(_labelled(label))
-        for process_id in left:
-            with suppress(ProcessLookupError):
-                os.kill(process_id, signal.SIGKILL)
-        return len(left)
+        ended: set[int] = set()
+        while left := set(_labelled(label)):
+            for process_id in left:
+                with suppress(ProcessLookupError):
+                    os.kill(process_id, signal.SIGKILL)
+            ended |= left
+            time.sleep(_SWEEP_PAUSE_SECONDS)  # What was being started meanwhile is found by the next look.
+        return len(ended)
 
     def _folder(self, image: str) -> Path:
         for name in _spellings(image):
@@ -82,6 +87,7 @@ class _RunningProcess(Running):
         self._process = process
         self._port = port
         self._ended = threading.Event()
+        self._is_swept = False
         # A thread in waitpid notices the end at once, where Popen.wait(timeout) would look every 50 ms.
         threading.Thread(target=self._watch, daemon=True).start()
 
@@ -100,9 +106,12 @@ class _RunningProcess(Running):
             self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        # The group outlives its leader as long as one child is left, so this is right after the end too.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # The group outlives its leader as long as one child is left, so this is right after the end too; but only
+        # once, for later its number may be another's.
+        if not self._is_swept:
+            self._is_swept = self._ended.is_set()
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _watch(self) -> None:
         self._process.wait()
@@ -140,11 +149,22 @@ def _environment(program: Program, folder: Path, port: int) -> dict[str, str]:
     return environment
 
 
+def _executable(command: str, folder: Path, search_path: str) -> str | None:
+    """The program's file. A relative path counts from the image's folder, as it would from its WORKDIR."""
+    if os.sep in command:
+        return shutil.which(folder / command)
+    return shutil.which(command, path=search_path)
+
+
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    import random  # noqa: PLC0415  training jobs start sooner without these two
+    import socket  # noqa: PLC0415
+
+    while True:
+        port = random.choice(_PORTS)  # noqa: S311  no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _labelled(label: str) -> Iterator[int]:
@@ -153,5 +173,5 @@ def _labelled(label: str) -> Iterator[int]:
 
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get(LABEL_VARIABLE) == label:
+            if process.environ().get(LABEL_VARIABLE) == label and process.status() != psutil.STATUS_ZOMBIE:
                 yield process.pid

@@ -1,0 +1,147 @@
+"""Models and endpoint configurations as documents (contract B.3, B.4); also how any resource is found and recorded."""
+
+from backends.engine.documents import check_absent, check_range, page, refuse, required, required_name
+from backends.engine.runners import ImageMissing
+from backends.engine.site import ENDPOINT_CONFIG, MODEL, Site
+from backends.engine.state import Document, Resource, Taken
+from backends.errors import BackendError
+
+_LONGEST_TIMEOUT_SECONDS = 3600
+_SHORTEST_TIMEOUT_SECONDS = 60
+
+
+def create_model(site: Site, request: Document) -> Document:
+    """CreateModel: record it; nothing is started. Image and model data must be there (contract 0.3)."""
+    name = required_name(request, "ModelName")
+    check_absent(request, f"Model '{name}'", ["Containers"])
+    image = required(request, "PrimaryContainer.Image")
+    container = request["PrimaryContainer"]
+    check_absent(container, f"Model '{name}'", ["ModelDataSource", "AdditionalModelDataSources", "MultiModelConfig"])
+    if container.get("Mode", "SingleModel") != "SingleModel":
+        raise refuse(f"Model '{name}': this engine serves one model per container for now (Mode SingleModel).")
+    try:
+        site.runner.check(image)
+    except ImageMissing as exc:
+        raise refuse(f"Requested image {image} not found. {exc}") from exc
+    url = container.get("ModelDataUrl")
+    if url is not None and not _is_stored(site, url):
+        raise refuse(f"Could not find model data at {url}. Train the model first, or correct the URL.")
+    record(site, MODEL, name, request)
+    return {"ModelArn": site.arn(MODEL, name)}
+
+
+def describe_model(site: Site, request: Document) -> Document:
+    """DescribeModel."""
+    model = find(site, MODEL, required_name(request, "ModelName"))
+    document = _untagged(model.request) | {"ModelArn": site.arn(MODEL, model.name), "CreationTime": model.created}
+    document["PrimaryContainer"] = {"Mode": "SingleModel", **model.request["PrimaryContainer"]}
+    document.setdefault("EnableNetworkIsolation", False)
+    return document
+
+
+def delete_model(site: Site, request: Document) -> Document:
+    """DeleteModel: only the record goes; endpoints that use it go on."""
+    site.state.remove(find(site, MODEL, required_name(request, "ModelName")))
+    return {}
+
+
+def list_models(site: Site, request: Document) -> Document:
+    """ListModels."""
+    return page(
+        site.state.every(MODEL),
+        request,
+        summary=lambda model: {
+            "ModelName": model.name,
+            "ModelArn": site.arn(MODEL, model.name),
+            "CreationTime": model.created,
+        },
+        result="Models",
+    )
+
+
+def create_config(site: Site, request: Document) -> Document:
+    """CreateEndpointConfig: its models must exist."""
+    name = required_name(request, "EndpointConfigName")
+    check_absent(
+        request,
+        f"Endpoint configuration '{name}'",
+        ["ShadowProductionVariants", "AsyncInferenceConfig", "DataCaptureConfig", "ExplainerConfig"],
+    )
+    variants = required(request, "ProductionVariants")
+    for variant in variants:
+        _check_variant(site, variant)
+    if not variants or len({variant["VariantName"].lower() for variant in variants}) < len(variants):
+        raise refuse("CreateEndpointConfig needs production variants, each with a name of its own.")
+    record(site, ENDPOINT_CONFIG, name, request)
+    return {"EndpointConfigArn": site.arn(ENDPOINT_CONFIG, name)}
+
+
+def describe_config(site: Site, request: Document) -> Document:
+    """DescribeEndpointConfig: the request, with the weight of 1.0 that AWS fills in."""
+    config = find(site, ENDPOINT_CONFIG, required_name(request, "EndpointConfigName"))
+    document = _untagged(config.request) | {
+        "EndpointConfigArn": site.arn(ENDPOINT_CONFIG, config.name),
+        "CreationTime": config.created,
+    }
+    document["ProductionVariants"] = [
+        {"InitialVariantWeight": 1.0, **variant} for variant in config.request["ProductionVariants"]
+    ]
+    document.setdefault("EnableNetworkIsolation", False)
+    return document
+
+
+def delete_config(site: Site, request: Document) -> Document:
+    """DeleteEndpointConfig: allowed while in use."""
+    site.state.remove(find(site, ENDPOINT_CONFIG, required_name(request, "EndpointConfigName")))
+    return {}
+
+
+def list_configs(site: Site, request: Document) -> Document:
+    """ListEndpointConfigs."""
+    return page(
+        site.state.every(ENDPOINT_CONFIG),
+        request,
+        summary=lambda config: {
+            "EndpointConfigName": config.name,
+            "EndpointConfigArn": site.arn(ENDPOINT_CONFIG, config.name),
+            "CreationTime": config.created,
+        },
+        result="EndpointConfigs",
+    )
+
+
+def find(site: Site, kind: str, name: str) -> Resource:
+    """The model, configuration or endpoint, or AWS's error for a missing one."""
+    resource = site.state.find(kind, name)
+    if resource is None:
+        raise refuse(f'Could not find {kind} "{site.arn(kind, name)}".')
+    return resource
+
+
+def record(site: Site, kind: str, name: str, request: Document, facts: Document | None = None) -> None:
+    """Insert the model, configuration or endpoint, or raise AWS's error for a name that is taken."""
+    try:
+        site.state.insert(kind, name, request, facts or {})
+    except Taken as exc:
+        raise refuse(f'Cannot create already existing {kind} "{site.arn(kind, name)}".') from exc
+
+
+def _check_variant(site: Site, variant: Document) -> None:
+    name = required_name(variant, "VariantName")
+    check_absent(variant, f"Variant '{name}'", ["ServerlessConfig", "CoreDumpConfig"])
+    find(site, MODEL, required_name(variant, "ModelName"))
+    check_range(variant.get("InitialInstanceCount"), "InitialInstanceCount", 1)
+    check_range(variant.get("InitialVariantWeight"), "InitialVariantWeight", 0)
+    for member in ("ContainerStartupHealthCheckTimeoutInSeconds", "ModelDataDownloadTimeoutInSeconds"):
+        check_range(variant.get(member), member, _SHORTEST_TIMEOUT_SECONDS, _LONGEST_TIMEOUT_SECONDS)
+
+
+def _is_stored(site: Site, url: str) -> bool:
+    try:
+        return site.store.exists(url)
+    except BackendError:
+        return False
+
+
+def _untagged(request: Document) -> Document:
+    return {key: value for key, value in request.items() if key != "Tags"}
