@@ -50,7 +50,7 @@ clean:
 $(READY): requirements.lock pyproject.toml
 	@if command -v uv >/dev/null; then \
 		set -e; uv venv -q --allow-existing --python $(PYTHON) $(VENV); \
-		uv pip sync -q --require-hashes --python $(BIN)/python requirements.lock; \
+		uv pip sync -q --compile-bytecode --require-hashes --python $(BIN)/python requirements.lock; \
 		uv pip install -q --no-deps --python $(BIN)/python -e .; \
 	else \
 		set -e; $(PYTHON) -m venv $(VENV); \

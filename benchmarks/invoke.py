@@ -11,11 +11,33 @@ from backends.base import Backend
 from backends.specs import EndpointSpec, ModelSpec, Variant
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.figures import Figure
 from benchmarks.places import SERVE, backend_with, plant_model
 
 CALLS = 1500
 CLIENTS = 8
 BODY = b"a film like any other\n"
+
+
+def figures() -> list[Figure]:
+    """The rows for the table."""
+    measured = measure()
+    return [
+        Figure(
+            what="`Endpoints.invoke`, one client, p50 / p99",
+            ours=f"{measured['invoke_p50_ms']:.2f} / {measured['invoke_p99_ms']:.2f} ms",
+            peer=f"container alone {measured['bare_p50_ms']:.2f} / {measured['bare_p99_ms']:.2f} ms",
+            ratio=f"{measured['invoke_p50_ms'] - measured['bare_p50_ms']:.2f} ms over it",
+            target="≤ 1.5 ms over it",
+        ),
+        Figure(
+            what="`Endpoints.invoke`, eight clients",
+            ours=f"{measured['invoke_per_second']:.0f} requests/s",
+            peer=f"container alone {measured['bare_per_second']:.0f} requests/s",
+            ratio=f"{measured['invoke_per_second'] / measured['bare_per_second']:.2f}",
+            target="≥ 0.60",
+        ),
+    ]
 
 
 def measure() -> dict[str, float]:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _SINGLE = 2000
 
 
-def measure() -> list[Figure]:
+def figures() -> list[Figure]:
     """Train once on 20,000 reviews and judge on 5,000."""
     with tempfile.TemporaryDirectory() as folder:
         parts = data.prepare(data.package_reviews(), folder).parts
@@ -32,10 +32,10 @@ def measure() -> list[Figure]:
         started = time.perf_counter()
         model.load(place)
         load_seconds = time.perf_counter() - started
-    figures = judge(zip(texts, [review.is_positive for review in test], probabilities.tolist(), strict=True))
+    judged = judge(zip(texts, [review.is_positive for review in test], probabilities.tolist(), strict=True))
     return [
-        _row("accuracy on 5,000 reviews held back", f"{figures.accuracy:.2%}", "≥ 92 % on the official test half"),
-        _row("calibration error (ECE) there", f"{figures.ece:.2%}", "≤ 1 %"),
+        _row("accuracy on 5,000 reviews held back", f"{judged.accuracy:.2%}", "≥ 92 % on the official test half"),
+        _row("calibration error (ECE) there", f"{judged.ece:.2%}", "≤ 1 %"),
         _row("training on 20,000 reviews, reading included", f"{train_cpu:.1f} CPU-s", "≤ 8 CPU-s for 25,000"),
         _row("model files", f"{size / 1e6:.1f} MB", "≤ 20 MB"),
         _row("loading the model", f"{load_seconds * 1e3:.0f} ms", "≤ 300 ms"),

@@ -25,7 +25,7 @@ _SECONDS = 8.0
 _REVIEW = "An odd little film: slow to start, but the last half hour is wonderful and I did not want it to end. " * 4
 
 
-def measure() -> list[Figure]:
+def figures() -> list[Figure]:
     """One client's latency, then eight clients' throughput, at the gateway and at the bare container."""
     with tempfile.TemporaryDirectory() as folder:
         sentiment = str(Path(sys.executable).with_name("sentiment"))

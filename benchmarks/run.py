@@ -1,6 +1,6 @@
 """Runs every benchmark, writes ``results/<date>.json`` and the table in ``docs/performance.md``.
 
-Each module beside this one has ``measure() -> list[Figure]``: what was measured, beside its peer or limit from the same
+Each module beside this one has ``figures() -> list[Figure]``: what was measured, beside its peer or limit from the same
 run. Absolute numbers are of the machine named; the ratios are what is claimed.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-MODULES = ("training_overhead", "invoke", "transform", "transform_memory", "model", "page", "startup")
+MODULES = ("training_overhead", "invoke", "transform", "transform_memory", "application", "model", "page", "startup")
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 
@@ -28,14 +28,16 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for name in wanted:
         print(f"== {name}", file=sys.stderr)
-        figures[name] = importlib.import_module(f"benchmarks.{name}").measure()
+        figures[name] = importlib.import_module(f"benchmarks.{name}").figures()
     moment = datetime.now(UTC)
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     document = {"when": moment.isoformat(timespec="seconds"), "machine": machine(), "figures": figures}
-    (results / f"{moment:%Y-%m-%d}.json").write_text(json.dumps(document, indent=2) + "\n")
     if set(wanted) == set(MODULES):
+        (results / f"{moment:%Y-%m-%d}.json").write_text(json.dumps(document, indent=2) + "\n")
         publish(document)
+    else:
+        print(json.dumps(document, indent=2))
 
 
 def machine() -> dict[str, Any]:

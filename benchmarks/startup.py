@@ -11,7 +11,7 @@ from benchmarks.figures import Figure
 _ROUNDS = 15
 
 
-def measure() -> list[Figure]:
+def figures() -> list[Figure]:
     """Whole processes, in turns with `python -c pass`; medians."""
     sentiment = str(Path(sys.executable).with_name("sentiment"))
     commands = {
@@ -26,11 +26,11 @@ def measure() -> list[Figure]:
             subprocess.run(command, check=True, capture_output=True)
             seconds[name].append(time.perf_counter() - started)
     bare = statistics.median(seconds["bare"])
-    figures = []
+    rows = []
     for name, limit in (("sentiment --help", 0.3), ("import backends", 0.1)):
         ours = statistics.median(seconds[name])
         shown = ours if name.startswith("sentiment") else ours - bare
-        figures.append(
+        rows.append(
             Figure(
                 what=f"`{name}`",
                 ours=f"{shown * 1000:.0f} ms",
@@ -39,4 +39,4 @@ def measure() -> list[Figure]:
                 target=f"≤ {limit:g} s",
             )
         )
-    return figures
+    return rows

@@ -15,6 +15,7 @@ from backends.base import Backend
 from backends.specs import ModelSpec, Split, Strategy, TransformSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.figures import Figure
 from benchmarks.places import BUCKET, SERVE, backend_with, plant_model
 
 ROW = b"a film like any other, " * 40 + b"\n"
@@ -22,6 +23,30 @@ CONCURRENCY = 4
 PORT = 19_573
 KINDS: dict[str, dict[str, str]] = {"instant": {}, "model": {"MODEL_US": "2000", "MODEL_ROW_US": "10"}}
 PAYLOAD_BYTES = 6 * 1024 * 1024
+
+
+_NAMES = {
+    "instant_single": "batch transform, one record a request, a model that takes no time",
+    "instant_multi": "batch transform, records packed to 6 MB, a model that takes no time",
+    "model_single": "batch transform, one record a request, a model of 2 ms",
+    "model_multi": "batch transform, records packed to 6 MB, a model of 10 µs a row",
+}
+_TARGETS = {"model_single": "≥ 0.85", "model_multi": "≥ 0.90"}
+
+
+def figures() -> list[Figure]:
+    """The rows for the table."""
+    measured = measure()
+    return [
+        Figure(
+            what=name,
+            ours=f"{measured[f'{key}_transform_rows_per_second']:,.0f} rows/s",
+            peer=f"ideal client {measured[f'{key}_ideal_rows_per_second']:,.0f} rows/s",
+            ratio=f"{measured[f'{key}_ratio']:.2f}",
+            target=_TARGETS.get(key, "-"),
+        )
+        for key, name in _NAMES.items()
+    ]
 
 
 def measure() -> dict[str, float]:

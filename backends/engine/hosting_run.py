@@ -115,6 +115,8 @@ class _EndpointRun:
         self._enter("Failed", FailureReason=masked(reason)[:_REASON_LIMIT_CHARS])
 
     def _is_deleted(self) -> bool:
+        if self._site.is_gone():
+            return True
         now = self._site.state.again(self._endpoint)
         return now is None or now.facts["status"] == "Deleting"
 

@@ -36,6 +36,10 @@ class Site:
         spelled = "endpoint-config" if kind == ENDPOINT_CONFIG else kind.replace(" ", "-")
         return arn(self.settings.region, ACCOUNT, spelled, name)
 
+    def is_gone(self) -> bool:
+        """True once somebody has removed the place by hand: nobody can ask for anything here any more."""
+        return not self.settings.home.exists()
+
     def close(self) -> None:
         """Let go of the files that are held open."""
         self.store.close()

@@ -33,7 +33,7 @@ def programs_root(process: psutil.Process) -> str:
 
 
 def kill(*victims: psutil.Process) -> None:
-    """Send SIGKILL to of them, then wait until the kernel has buried them."""
+    """Send SIGKILL to all of them, then wait until the kernel has buried them."""
     for victim in victims:
         with suppress(psutil.NoSuchProcess):
             victim.kill()

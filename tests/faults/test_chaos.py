@@ -40,7 +40,7 @@ def test_random_operations_leave_no_orphan(open_stage: Callable[[], Stage], home
     stage.strike()
     stage.until(lambda: processes_of(home), lambda left: left == [])
     assert not list(home.glob("endpoint/*"))
-    assert not list((home / "supervisors").iterdir())
+    stage.until(lambda: list((home / "supervisors").iterdir()), lambda seats: seats == [])
 
 
 def operate(stage: Stage, chance: random.Random) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -180,3 +181,14 @@ def test_names_are_taken_once(open_stage: OpenStage) -> None:
     assert sorted(results) == ["ResourceInUse"] * 3 + ["won"]
     assert stages[0].trained("contested")["TrainingJobStatus"] == "Completed"
     assert stages[0].engine.is_idle()
+
+
+def test_a_place_removed_by_hand_is_left(tmp_path: Path) -> None:
+    """Who deletes the state folder under a running endpoint leaves no process behind."""
+    home = tmp_path / "removed"
+    stage = Stage(Engine(settings_for(home)), home)
+    stage.deploy("endpoint")
+    assert processes_of(home)
+    stage.engine.close()
+    shutil.rmtree(home)
+    stage.until(lambda: processes_of(home), lambda left: left == [])

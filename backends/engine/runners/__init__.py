@@ -2,6 +2,7 @@
 
 from backends.engine.runners.base import ImageMissing, Program, Runner, Running
 from backends.engine.settings import EngineSettings
+from backends.errors import NotSupported
 
 __all__ = ["ImageMissing", "Program", "Runner", "Running", "make_runner"]
 
@@ -12,4 +13,4 @@ def make_runner(settings: EngineSettings) -> Runner:
         from backends.engine.runners.process import ProcessRunner  # noqa: PLC0415  only what is used is loaded
 
         return ProcessRunner(settings.images)
-    raise ValueError(f"runner {settings.runner!r} is not known; choose 'process'.")
+    raise NotSupported(f"there is no {settings.runner!r} runner in this release; use the process runner.")
