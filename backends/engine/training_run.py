@@ -1,10 +1,9 @@
 """One training job, carried out from Downloading to its end (contract A.7-A.11). Runs in a supervisor process."""
 
 import time
-import traceback
 from typing import NamedTuple
 
-from backends.engine import archives, channels, layout, metrics
+from backends.engine import channels, layout
 from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, Running
 from backends.engine.site import ENDED, TRAINING, Site
@@ -68,6 +67,8 @@ class _TrainingRun:
         except (channels.UnusableKey, BackendError, ImageMissing) as exc:
             return _failed(f"ClientError: {exc}")
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
+            import traceback  # noqa: PLC0415  for bugs only
+
             traceback.print_exc()
             return _failed(f"InternalServerError: {type(exc).__name__}: {exc}")
 
@@ -103,6 +104,9 @@ class _TrainingRun:
         except OSError as exc:
             raise ImageMissing(f"the program of image {program.image!r} cannot be started: {exc}") from exc
         try:
+            # What comes after the program is loaded while it runs: loading is most of a short job's overhead.
+            from backends.engine import archives, metrics  # noqa: F401, PLC0415
+
             return self._watch(running)
         finally:
             running.kill()
@@ -139,6 +143,8 @@ class _TrainingRun:
             source.mkdir(parents=True)  # The program has removed it.
         if even_if_empty or any(source.iterdir()):
             uri = output_uri(self._request, file_name)
+            from backends.engine import archives  # noqa: PLC0415  see _train
+
             with stream_of(archives.pack(source)) as archive:
                 self._site.store.write(uri, archive, content_type="application/x-tar")
 
@@ -146,6 +152,8 @@ class _TrainingRun:
         definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
         if not definitions or not self._log.exists():
             return
+        from backends.engine import metrics  # noqa: PLC0415  see _train
+
         found, given_up = metrics.final_metrics(
             self._log, definitions, timeout_seconds=self._site.settings.metric_timeout_seconds
         )
