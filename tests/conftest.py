@@ -27,3 +27,8 @@ def browser() -> Iterator[Browser]:
         started = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield started
         started.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in the browser come last: playwright keeps an event loop in this thread, beside which none can run."""
+    items.sort(key=lambda item: "browser" in getattr(item, "fixturenames", ()))
