@@ -33,7 +33,11 @@ def figures() -> list[Figure]:
         try:
             port = _container_port(Path(folder))
             with subprocess.Popen(
-                [sentiment, "web", "--port", "0", "--json"], cwd=folder, stdout=subprocess.PIPE, text=True
+                [sentiment, "web", "--port", "0", "--json"],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
             ) as server:
                 assert server.stdout is not None
                 page = urlsplit(json.loads(server.stdout.readline())["url"]).netloc

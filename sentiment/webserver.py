@@ -1,10 +1,12 @@
 """The page on this machine: browser → gateway → Lambda handler → runtime API → endpoint, each on loopback."""
 
 import logging
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, NotSupported
@@ -52,7 +54,8 @@ def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Cal
 
 
 def _show_access_log() -> None:
-    """One line on stderr for each request and each invocation of the function."""
+    """One line on stderr for each request, and what goes wrong."""
+    logging.getLogger("greenroom.function").setLevel(logging.WARNING)
     log = logging.getLogger("greenroom")
     log.setLevel(logging.INFO)
     handler = logging.StreamHandler()
@@ -62,22 +65,42 @@ def _show_access_log() -> None:
 
 @contextmanager
 def _runtime_api(config: BackendConfig) -> Iterator[str]:
-    """The emulator's runtime API on a free port, in a thread of this process; yields its URL."""
+    """The emulator's runtime API on a free port, in a process of its own; yields its URL.
+
+    A process, for in a thread it and the gateway would take turns at one interpreter lock.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve_runtime_api, args=(config, theirs), name="runtime-api", daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        if not ours.poll(_START_TIMEOUT_SECONDS):
+            raise BackendUnavailable("the runtime API did not start.")
+        try:
+            url: str = ours.recv()
+        except EOFError as exc:
+            raise BackendUnavailable("the runtime API ended while it started; its reason is above.") from exc
+        yield url
+    finally:
+        ours.close()
+        process.join()
+
+
+def _serve_runtime_api(config: BackendConfig, parent: Connection) -> None:
+    """Serve until *parent* closes its end of the pipe, also by dying."""
     from backends.emulator.app import create_app  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
     from backends.http_server import Server  # noqa: PLC0415
     from backends.local.backend import engine_settings  # noqa: PLC0415
 
-    ready = threading.Event()
     engine = Engine(engine_settings(config))
-    server = Server(create_app(engine), on_ready=lambda url: ready.set())  # noqa: ARG005
-    thread = threading.Thread(target=server.run, name="runtime-api", daemon=True)
-    thread.start()
-    try:
-        if not ready.wait(_START_TIMEOUT_SECONDS):
-            raise BackendUnavailable("the runtime API did not start.")
-        yield server.url
-    finally:
+    server = Server(create_app(engine), on_ready=parent.send)
+
+    def leave_with_parent() -> None:
+        parent.poll(None)  # Nothing is ever sent: what comes is the end.
         server.should_exit = True
-        thread.join()
-        engine.close()
+
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+    server.run()
+    engine.close()
