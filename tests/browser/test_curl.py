@@ -9,6 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.stage import Stage
+from tests.requirements import require
 
 pytestmark = pytest.mark.browser
 
@@ -38,9 +39,9 @@ def copied(page: Page, text: str) -> str:
     return command
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on the PATH")
 def test_pasted_command_asks_the_same(open_page: OpenPage, stage: Stage) -> None:
     """Pasted into a POSIX shell the command sends the very same question, whatever the review holds."""
+    require("curl", lambda: shutil.which("curl") is not None, "no curl is on the PATH")
     page = open_page(permissions=["clipboard-read", "clipboard-write"])
     for number, text in enumerate(REVIEWS):
         run = subprocess.run(["sh", "-c", copied(page, text)], capture_output=True, text=True, timeout=20, check=True)

@@ -1,8 +1,6 @@
 """One rig per backend: it starts a backend, knows the probe image there, and has back doors to the objects."""
 
-import io
 import json
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from backends import Backend, open_backend
 from backends.config import BackendConfig
 from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
 from backends.stores.files import FileStore
+from tests.archives import archive, unarchived
 
 PROBE = Path(__file__).parents[1] / "images" / "probe"
 BUCKET = "conformance"
@@ -87,24 +86,6 @@ def local_process(folder: Path) -> Iterator[Rig]:
                 backend.endpoints.wait_in_service(name, timeout_seconds=30)
                 backend.endpoints.delete(name)
                 backend.endpoints.wait_deleted(name, timeout_seconds=30)
-
-
-def archive(files: Mapping[str, bytes]) -> bytes:
-    """A model.tar.gz that holds *files*."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def unarchived(data: bytes) -> dict[str, bytes]:
-    """The files in a tar.gz."""
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-        files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
-        return {name: file.read() for name, file in files.items() if file}
 
 
 def _drop(_: object) -> None:

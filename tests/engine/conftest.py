@@ -1,8 +1,6 @@
 """An engine with short limits. Every request and every answer is held against SageMaker's service model."""
 
-import io
 import json
-import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +12,7 @@ import pytest
 
 from backends.engine import Engine, EngineSettings
 from backends.sagemaker.readings import ServiceError
+from tests.archives import archive
 
 PROBE = Path(__file__).parents[1] / "images" / "probe"
 ROLE = "arn:aws:iam::000000000000:role/test"
@@ -198,22 +197,6 @@ def variant(model: str, name: str = "AllTraffic", **members: Any) -> dict[str, A
         "InstanceType": "ml.m5.large",
         **members,
     }
-
-
-def archive(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def unarchived(data: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
-        files = {member.name: tar.extractfile(member) for member in tar if member.isfile()}
-        return {name: file.read() for name, file in files.items() if file}
 
 
 def settings_for(home: Path) -> EngineSettings:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.engine.conftest import Stage, channel, unarchived
+from tests.archives import unarchived
+from tests.engine.conftest import Stage, channel
 
 MakeStage = Callable[..., Stage]
 

@@ -15,6 +15,7 @@ from backends.specs import JobState
 from sentiment.pipeline import Pipeline
 from sentiment.reporter import Silent
 from sentiment.settings import IMAGE, SentimentSettings
+from tests.archives import archive
 
 REVIEWS = [(f"good film number {number}", 1) for number in range(40)] + [
     (f"bad film number {number}", 0) for number in range(40)
@@ -152,8 +153,6 @@ def test_destroy_leaves_nothing(settings: SentimentSettings) -> None:
 
 
 def _write_archive(path: Path) -> None:
-    from tests.conformance.rigs import archive  # noqa: PLC0415
-
     halves = ("train", "test")
     files = {
         f"aclImdb/{half}/{'pos' if label else 'neg'}/{number}_9.txt": f"{text} in {half}".encode()

@@ -17,7 +17,8 @@ from backends.engine import Engine
 from backends.http_server import Server
 from backends.local.backend import engine_settings, open_local
 from backends.specs import EndpointSpec, ModelSpec, Variant
-from tests.conformance.rigs import PROBE, archive
+from tests.archives import archive
+from tests.conformance.rigs import PROBE
 
 ENDPOINT = "probe"
 
