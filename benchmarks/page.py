@@ -68,7 +68,7 @@ def _container_port(folder: Path) -> int:
     engine = Engine(engine_settings(load_config(home=folder / ".greenroom")))
     try:
         (endpoint,) = engine.site.state.every("endpoint")
-        port: int = endpoint.facts["variants"][0]["port"]
+        port: int = endpoint.facts["variants"][0]["address"][1]
     finally:
         engine.close()
     return port

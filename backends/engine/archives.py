@@ -6,9 +6,13 @@ filter has been led astray by links; here only regular files and folders exist a
 judged after all ways to override it, and every byte that comes out of gzip counts against a limit.
 
 Both ways obey one rule book, so whatever :func:`pack` writes :func:`extract` takes.
+
+Between this machine and a container files travel as plain tar: :func:`tar` and :func:`receive`. There the framing is
+the container engine's own, so the standard library reads it; names and links are judged as above.
 """
 
 import os
+import posixpath
 import shutil
 import stat
 import tarfile
@@ -21,7 +25,7 @@ from typing import BinaryIO, Literal, Never
 
 from backends.engine.records import CorruptGzip, gunzip
 from backends.errors import InvalidSpec
-from backends.stores import PIECE_BYTES, pieces
+from backends.stores import PIECE_BYTES, pieces, stream_of
 
 GIBIBYTE = 1024**3
 
@@ -409,6 +413,68 @@ class _Names:
             raise ArchiveRefused(name, "the same name is given twice")
 
 
+def receive(chunks: Iterable[bytes], folder: Path, *, origin: str, limits: Limits = DEFAULT_LIMITS) -> None:
+    """Unpack into the empty *folder* the tar that a container engine made of *origin*, such as ``/opt/ml/model``.
+
+    Everything belongs to this process's user afterwards. A link to a file within *origin* becomes a copy of the file,
+    as in :func:`pack`.
+
+    Raises:
+        ArchiveRefused: another link, a device or fifo, a name or a limit as in :func:`extract`.
+    """
+    names = _Names()
+    made: dict[str, int] = {}
+    links: dict[str, str] = {}
+    top = posixpath.basename(origin)
+    size = 0
+    with tarfile.open(fileobj=stream_of(chunks), mode="r|") as tape:
+        for count, member in enumerate(tape, start=1):
+            size += member.size
+            if count > limits.max_entries or size > limits.max_bytes:
+                raise ArchiveRefused(member.name, f"more than {limits.max_entries} entries or {limits.max_bytes} bytes")
+            inner = names.admit(member.name.removeprefix(top).lstrip("/"), is_folder=member.isdir())
+            path = "/".join(inner)
+            for depth in range(1, len(inner) + member.isdir()):
+                _make_folder(folder, "/".join(inner[:depth]), made)
+            if member.issym():
+                links[path] = _within(origin, posixpath.join(origin, posixpath.dirname(path), member.linkname), path)
+            elif member.islnk():
+                links[path] = _within(origin, posixpath.join(posixpath.dirname(origin), member.linkname), path)
+            elif member.isreg():
+                _write_received(tape, member, folder / path)
+            elif not member.isdir():
+                raise ArchiveRefused(path, "it is neither a file nor a folder")
+    _copy_linked(folder, links)
+
+
+def _within(origin: str, target: str, link: str) -> str:
+    """The path below *origin* of the absolute *target* of a link."""
+    path = posixpath.normpath(target)
+    if not path.startswith(f"{origin}/"):
+        raise ArchiveRefused(link, f"a link to {path!r}, which is not a file within the folder")
+    return path.removeprefix(f"{origin}/")
+
+
+def _write_received(tape: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    content = tape.extractfile(member)
+    assert content is not None
+    with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  of a descriptor
+        shutil.copyfileobj(content, file, PIECE_BYTES)
+        os.fchmod(file.fileno(), member.mode & 0o777 | 0o600)
+
+
+def _copy_linked(folder: Path, links: dict[str, str]) -> None:
+    for link, named in links.items():
+        target, seen = named, {link}
+        while target in links and target not in seen:
+            seen.add(target)
+            target = links[target]
+        if not (folder / target).is_file():
+            raise ArchiveRefused(link, f"a link to {target!r}, which is not a file within the folder")
+        shutil.copy2(folder / target, folder / link)
+
+
 def create(folder: Path, destination: BinaryIO) -> None:
     """Write what :func:`pack` yields for *folder* to *destination*."""
     destination.writelines(pack(folder))
@@ -429,16 +495,25 @@ def pack(folder: Path) -> Iterator[bytes]:
         ArchiveRefused: something in *folder* cannot be packed, or :func:`extract` would refuse its name.
     """
     compressor = zlib.compressobj(_PACKED_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
-    yield from filter(None, map(compressor.compress, _tar_of(folder)))
+    yield from filter(None, map(compressor.compress, _tar_of(folder, _Names())))
     yield compressor.flush()
 
 
-def _tar_of(folder: Path) -> Iterator[bytes]:
+def tar(folder: Path) -> Iterator[bytes]:
+    """Yield the uncompressed tar of what is in *folder*, for a container's file system: any names, root's files.
+
+    Raises:
+        ArchiveRefused: a link that leads out of *folder*, a fifo, a socket or a device.
+    """
+    return _tar_of(folder, None)
+
+
+def _tar_of(folder: Path, names: _Names | None) -> Iterator[bytes]:
     root = os.path.realpath(folder)
-    names = _Names()
     for name, entry in _tree(folder, ""):
         is_folder = entry.is_dir(follow_symlinks=False)
-        names.admit(name, is_folder=is_folder)
+        if names is not None:
+            names.admit(name, is_folder=is_folder)
         if is_folder:
             yield _tar_header(name, entry.stat(follow_symlinks=False), 0)
         else:

@@ -4,6 +4,7 @@ A prefix is a string prefix; a key becomes the path behind the prefix's folder (
 a file is a clear failure of the job, never a path outside the channel.
 """
 
+from itertools import islice
 from pathlib import Path
 
 from backends.base import ObjectStore
@@ -29,15 +30,19 @@ def relative_key(prefix: str, key: str) -> str:
     return key[len(prefix.rpartition("/")[0]) :].lstrip("/") if "/" in prefix else key
 
 
-def download(store: ObjectStore, uri: str, folder: Path) -> int:
-    """Copy every object whose URI starts with *uri* into *folder*; return how many there were.
+def download(store: ObjectStore, uri: str, folder: Path, *, share: tuple[int, int] = (0, 1)) -> int:
+    """Copy the objects whose URI starts with *uri* into *folder*; return how many there were.
+
+    *share* (i, n) is ShardedByS3Key's: of the sorted keys those whose number is i modulo n. SageMaker does not say how
+    it deals them out.
 
     Raises:
         UnusableKey: a key has a component such as ``..``, or two keys want the same path.
     """
     _, prefix = split_uri(uri, key_required=False)
     count = 0
-    for info in store.list_objects(uri):
+    turn, shares = share
+    for info in islice(store.list_objects(uri), turn, None, shares):
         _, key = split_uri(info.uri)
         relative = relative_key(prefix, key)
         is_folder = key.endswith("/") and info.size_bytes == 0

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-_HOST = "127.0.0.1"
 _USER_AGENT = "AHC/2.0"  # What a container sees of SageMaker's hosting (contract B.1).
 _PIECE_BYTES = 1 << 16
 _OK = range(200, 300)
@@ -33,10 +32,10 @@ class Answer:
 
 
 class Exchange:
-    """Sends requests to one loopback port."""
+    """Sends requests to one address, a host and a port."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
         self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
 
     def send(
@@ -89,7 +88,7 @@ class Exchange:
             try:
                 connection = self._idle.get_nowait()
             except queue.Empty:
-                return http.client.HTTPConnection(_HOST, self.port, timeout=timeout_seconds)
+                return http.client.HTTPConnection(*self.address, timeout=timeout_seconds)
             connection.timeout = timeout_seconds
             # No socket: the server asked for the connection's end; the next request opens another.
             if connection.sock is None:

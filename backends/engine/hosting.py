@@ -94,6 +94,7 @@ def _variant_facts(site: Site, variant: Document) -> Document:
         "weight": variant.get("InitialVariantWeight", 1.0),
         "count": variant.get("InitialInstanceCount", 1),
         "startup_timeout_seconds": variant.get("ContainerStartupHealthCheckTimeoutInSeconds"),
+        "instance_type": variant.get("InstanceType", ""),
         "model": model.request,
     }
 

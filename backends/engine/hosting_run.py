@@ -10,7 +10,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from backends.engine.hosting import forget
 from backends.engine.logs import masked
-from backends.engine.runners import ImageMissing
+from backends.engine.runners import Address, ImageMissing
 from backends.engine.serving import GivenUp, NotHealthy, ServingContainer
 from backends.engine.site import Site
 from backends.engine.state import Document, Resource
@@ -42,6 +42,8 @@ class _EndpointRun:
                 ServingContainer(
                     site=site,
                     label=endpoint.facts["seat"],
+                    name=endpoint.name,
+                    instance_type=variant["instance_type"],
                     folder=folder / variant["name"],
                     log_path=folder / f"{variant['name']}.log",
                     model=variant["model"],
@@ -77,13 +79,13 @@ class _EndpointRun:
         """Let *seconds* pass, fewer if the endpoint is over."""
         self._over.wait(seconds)
 
-    def publish(self, name: str, port: int | None) -> None:
+    def publish(self, name: str, address: Address | None) -> None:
         """Tell callers where the variant listens; None while it does not."""
 
         def change(facts: Document) -> None:
             for variant in facts["variants"]:
                 if variant["name"] == name:
-                    variant["port"] = port
+                    variant["address"] = address
 
         self._site.state.edit(self._endpoint, change)
 
@@ -171,4 +173,4 @@ class _VariantRun:
 
     def _wait_healthy(self) -> None:
         self.container.wait_healthy(self._startup_timeout_seconds, self._endpoint.is_over)
-        self._endpoint.publish(self._name, self.container.port)
+        self._endpoint.publish(self._name, self.container.address)

@@ -84,16 +84,17 @@ class Invoker:
         return endpoint
 
     def _exchange(self, endpoint: str, variant: Document) -> Exchange:
-        """The connections to the variant's container; a restarted one listens at another port."""
-        port = variant.get("port")
-        if port is None:
+        """The connections to the variant's container; a restarted one is at another address."""
+        found = variant.get("address")
+        if found is None:
             raise NoAnswer("it is being restarted")
+        address = (found[0], found[1])
         known = self._exchanges.get((endpoint, variant["name"]))
-        if known is not None and known.port == port:
+        if known is not None and known.address == address:
             return known
         if known is not None:
             known.close()
-        self._exchanges[endpoint, variant["name"]] = fresh = Exchange(port)
+        self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
         return fresh
 
     def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:

@@ -6,7 +6,7 @@ Source: developer guide, "How Amazon SageMaker Provides Training Information"; c
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ FAILURE_LIMIT_CHARS = 1024
 _DIRECTORY_MODE = 0o777
 
 
-def lay_out_training(root: Path, request: Document, *, host: str = "algo-1") -> None:
-    """Make the tree of a training container below *root*: configuration files and empty folders.
+def lay_out_training(root: Path, request: Document, *, host: str, hosts: Sequence[str]) -> None:
+    """Make the tree of one host's training container below *root*: configuration files and empty folders.
 
     *request* is the CreateTrainingJob document. Folders are world-writable so that images with a user of
     their own can write them; the run's folder above *root* is closed to others.
@@ -29,7 +29,7 @@ def lay_out_training(root: Path, request: Document, *, host: str = "algo-1") -> 
     config = root / "input" / "config"
     _write(config / "hyperparameters.json", request.get("HyperParameters", {}))
     _write(config / "inputdataconfig.json", {c["ChannelName"]: _channel(c, mode) for c in channels})
-    _write(config / "resourceconfig.json", _resources(request["ResourceConfig"], host))
+    _write(config / "resourceconfig.json", _resources(request["ResourceConfig"], host, sorted(hosts)))
 
 
 def lay_out_serving(root: Path) -> Path:
@@ -55,6 +55,21 @@ def failure_text(root: Path) -> str:
             return file.read(FAILURE_LIMIT_CHARS).strip()
     except OSError:
         return ""
+
+
+def host_names(count: int) -> list[str]:
+    """The hosts of a training job, in the order of their numbers (A.4)."""
+    return [f"algo-{number}" for number in range(1, count + 1)]
+
+
+def merge(source: Path, target: Path) -> None:
+    """Move what is in *source* to *target*, folder into folder; where both have a file, *target*'s stays (A.8)."""
+    for path in sorted(source.iterdir()):
+        place = target / path.name
+        if path.is_dir() and not path.is_symlink() and place.is_dir():
+            merge(path, place)
+        elif not place.exists():
+            path.rename(place)
 
 
 def make_read_only(folder: Path) -> None:
@@ -90,18 +105,18 @@ def _channel(channel: Document, default_mode: str) -> Document:
     return document
 
 
-def _resources(config: Document, host: str) -> Document:
+def _resources(config: Document, host: str, hosts: list[str]) -> Document:
     instance_type = config.get("InstanceType", "ml.m5.large")
     group = {
         "instance_group_name": "homogeneousCluster",
         "instance_type": instance_type,
-        "hosts": [host],
+        "hosts": hosts,
     }
     return {
         "current_host": host,
         "current_instance_type": instance_type,
         "current_group_name": "homogeneousCluster",
-        "hosts": [host],
+        "hosts": hosts,
         "instance_groups": [group],
         "network_interface_name": "eth0",
         "topology": None,

@@ -6,12 +6,15 @@ may do this at once: every step can be repeated, and of several new supervisors 
 """
 
 import time
+from dataclasses import replace
 
 from backends.engine import layout
 from backends.engine.hosting import IN_PROGRESS, forget
+from backends.engine.runners import RunnerFailed, make_runner
 from backends.engine.site import ENDED, ENDPOINT, TRAINING, TRANSFORM, Site
 from backends.engine.state import Document, Resource
-from backends.engine.supervision import Supervisor, is_alive, seats, vacate
+from backends.engine.supervision import Supervisor, is_alive, runner_of, seats, vacate
+from backends.errors import NotSupported
 
 _REASON = (
     "InternalServerError: the process that carried this job was killed, or the machine was restarted. Nothing was "
@@ -29,8 +32,7 @@ def recover(site: Site) -> None:
         if endpoint.facts["status"] not in ENDED and not _is_carried(site, endpoint):
             _take_over(site, endpoint)
     for seat in seats(site.settings.home):
-        if not is_alive(site.settings.home, seat):
-            site.runner.sweep(seat)
+        if not is_alive(site.settings.home, seat) and _sweep(site, seat):
             vacate(site.settings.home, seat)
 
 
@@ -38,8 +40,17 @@ def _is_carried(site: Site, resource: Resource) -> bool:
     return is_alive(site.settings.home, resource.facts["seat"])
 
 
+def _sweep(site: Site, seat: str) -> bool:
+    """End what is left of *seat*; False if its runner cannot be reached now, so that the next engine tries again."""
+    try:
+        make_runner(replace(site.settings, runner=runner_of(seat))).sweep(seat)
+    except (RunnerFailed, NotSupported):
+        return False
+    return True
+
+
 def _bury(site: Site, job: Resource) -> None:
-    site.runner.sweep(job.facts["seat"])
+    _sweep(site, job.facts["seat"])
     now = time.time()
 
     def change(facts: Document) -> bool:
@@ -57,15 +68,18 @@ def _bury(site: Site, job: Resource) -> None:
         return True
 
     site.state.edit(job, change)
-    for leftover in ("ml", "tmp", "container"):
-        layout.remove(site.folder(job) / leftover)
+    folder = site.folder(job)
+    for leftover in folder.iterdir() if folder.exists() else ():
+        if leftover.is_dir():
+            layout.remove(leftover)
 
 
 def _take_over(site: Site, endpoint: Resource) -> None:
-    """Hand the endpoint to a new supervisor; of several engines that try, one does it."""
+    """Hand the endpoint to a new supervisor with the dead one's runner; of several engines that try, one does it."""
     dead = endpoint.facts["seat"]
-    site.runner.sweep(dead)
-    supervisor = Supervisor(site.settings)
+    if not _sweep(site, dead):
+        return
+    supervisor = Supervisor(replace(site.settings, runner=runner_of(dead)))
 
     def change(facts: Document) -> bool:
         if facts["seat"] != dead or facts["status"] == "Deleting":
@@ -74,7 +88,7 @@ def _take_over(site: Site, endpoint: Resource) -> None:
         if facts["status"] not in IN_PROGRESS:
             facts["status"] = "SystemUpdating"
         for variant in facts["variants"]:
-            variant.pop("port", None)
+            variant.pop("address", None)
         return True
 
     facts = site.state.edit(endpoint, change)

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.engine import archives, layout
 from backends.engine.exchange import Exchange, NoAnswer
 from backends.engine.logs import tail
-from backends.engine.runners import Program, Running
+from backends.engine.runners import Address, Program, RunnerFailed, Running
 from backends.engine.site import Site
 from backends.engine.state import Document
 
@@ -30,11 +31,13 @@ class ServingContainer:
     """A container that serves one model.
 
     *folder* is the container's own; *log_path* its output. *model* is the CreateModel document and
-    *environment* what is added to its variables.
+    *environment* what is added to its variables; *name* says whose container it is.
     """
 
     site: Site
     label: str
+    name: str
+    instance_type: str
     folder: Path
     log_path: Path
     model: Document
@@ -43,9 +46,9 @@ class ServingContainer:
     _exchange: Exchange | None = None
 
     @property
-    def port(self) -> int:
-        """Where the container listens on loopback."""
-        return self._started().port
+    def address(self) -> Address:
+        """Where the container is reached."""
+        return self._started().address
 
     @property
     def exchange(self) -> Exchange:
@@ -73,6 +76,7 @@ class ServingContainer:
         container = self.model["PrimaryContainer"]
         program = Program(
             label=self.label,
+            name=self.name,
             image=container["Image"],
             root=self.folder / "ml",
             log_path=self.log_path,
@@ -83,9 +87,11 @@ class ServingContainer:
                 **self.environment,
             },
             serves=True,
+            instance_type=self.instance_type,
+            is_isolated=self.model.get("EnableNetworkIsolation", False),
         )
         self._running = self.site.runner.start(program)
-        self._exchange = Exchange(self._running.port)
+        self._exchange = Exchange(self._running.address)
 
     def wait_healthy(self, timeout_seconds: float, given_up: Callable[[], bool]) -> None:
         """Ping until the answer is 200.
@@ -99,9 +105,8 @@ class ServingContainer:
         seen = "it was never asked"
         while True:
             healthy, seen = self.ping()
-            code = self._started().wait(0)
-            if code is not None:
-                raise NotHealthy(f"its program ended with exit code {code}{self._last_words()}")
+            if epitaph := self.epitaph():
+                raise NotHealthy(f"{epitaph}{self._last_words()}")
             if healthy:
                 return
             if given_up():
@@ -122,14 +127,28 @@ class ServingContainer:
             return False, str(exc)
         return answer.status == _HEALTHY, f"status {answer.status}"
 
+    def epitaph(self) -> str:
+        """How the program ended; empty while it runs."""
+        program = self._started()
+        try:
+            code = program.wait(0)
+        except RunnerFailed as exc:
+            return str(exc)
+        if code is None:
+            return ""
+        diagnosis = program.diagnosis()
+        return f"its program ended with exit code {code}" + (f" ({diagnosis})" if diagnosis else "")
+
     def has_ended_within(self, seconds: float) -> bool:
         """Wait until the program has exited, at most *seconds*; whether it has."""
-        return self._started().wait(seconds) is not None
+        try:
+            return self._started().wait(seconds) is not None
+        except RunnerFailed:
+            return True
 
     def restart(self) -> None:
-        """End what is left of the program and start it again, at another port."""
-        self._started().kill()
-        self._started().wait()
+        """Remove what is left of the program and start it again, at another address. Raises as :meth:`start`."""
+        self._started().remove()
         self.exchange.close()
         self.start()
 
@@ -143,7 +162,9 @@ class ServingContainer:
         if self._exchange is not None:
             self._exchange.close()  # First, for a server that is told to end waits for open connections.
         if self._running is not None:
-            self._running.end(self.site.settings.serving_grace_seconds)
+            with suppress(RunnerFailed):
+                self._running.end(self.site.settings.serving_grace_seconds)
+            self._running.remove()
         layout.remove(self.folder)
 
     def _started(self) -> Running:

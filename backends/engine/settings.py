@@ -9,6 +9,25 @@ ACCOUNT = "000000000000"
 
 
 @dataclass(frozen=True, kw_only=True)
+class DockerSettings:
+    """How the docker runner treats containers.
+
+    *memory_mib* 0 leaves a tenth of the machine's memory to others. *capabilities* are given back after all were
+    taken. *emulates_instances* limits processors and memory to those of the instance type. *prints_command* puts the
+    equivalent command at the head of each log. *debug_port* other than 0 lets a debugger attach there on loopback,
+    and makes each program wait for it.
+    """
+
+    memory_mib: int = 0
+    pids: int = 4096
+    shm_mib: int = 1024
+    capabilities: tuple[str, ...] = ()
+    emulates_instances: bool = False
+    prints_command: bool = False
+    debug_port: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """Where the engine keeps its state, how it runs programs and where its objects lie.
 
@@ -21,6 +40,7 @@ class EngineSettings:
     home: Path
     runner: str = "process"
     images: Mapping[str, str] = field(default_factory=dict)
+    docker: DockerSettings = DockerSettings()
     region: str = "us-east-1"
     s3_endpoint_url: str = ""
     training_grace_seconds: float = 120.0
@@ -37,7 +57,9 @@ class EngineSettings:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "EngineSettings":
         """The inverse of :meth:`as_json`."""
-        return cls(**(document | {"home": Path(document["home"])}))
+        docker = document["docker"]
+        docker = DockerSettings(**(docker | {"capabilities": tuple(docker["capabilities"])}))
+        return cls(**(document | {"home": Path(document["home"]), "docker": docker}))
 
     @property
     def place(self) -> str:

@@ -8,7 +8,7 @@ The parent locks the seat before it starts the process, which inherits the lock,
 recorded supervisor looks dead although it is on its way.
 
 Everything that a supervisor starts carries its seat as a label, and it leaves its seat's file behind unless it ended
-in good order. So an unlocked seat names exactly the processes that may be left over
+in good order. So an unlocked seat names exactly what may be left over, and the runner that left it
 (:mod:`backends.engine.recovery`), whatever the records say.
 """
 
@@ -36,7 +36,7 @@ class Supervisor:
         self._settings = settings
         folder = _folder(settings.home)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.seat = os.urandom(8).hex()
+        self.seat = f"{settings.runner}-{os.urandom(8).hex()}"
         path = folder / self.seat
         lock = _locked(path)
         try:
@@ -77,6 +77,11 @@ def _locked(path: Path) -> int:
     fcntl.flock(lock, fcntl.LOCK_EX)
     draft.rename(path)
     return lock
+
+
+def runner_of(seat: str) -> str:
+    """The name of the runner that whoever sat there used."""
+    return seat.partition("-")[0]
 
 
 def is_alive(home: Path, seat: str) -> bool:

@@ -7,13 +7,18 @@ means that it is not needed.
 import json
 import resource
 import sys
+import time
 from pathlib import Path
 
 # Loaded before the order is read, while the parent still checks the request.
 from backends.engine import training_run
+from backends.engine.runners import Runner, RunnerFailed
 from backends.engine.settings import EngineSettings
 from backends.engine.site import ENDPOINT, TRAINING, TRANSFORM, Site, open_site
 from backends.engine.supervision import vacate
+
+_SWEEP_SECONDS = 60.0
+_SWEEP_PAUSE_SECONDS = 1.0
 
 
 def main() -> None:
@@ -25,9 +30,23 @@ def main() -> None:
         order = json.loads(text)
         site = open_site(EngineSettings.from_json(order["settings"]))
         _carry(site, order["kind"], order["name"])
-        site.runner.sweep(seat)  # A program may have put processes into sessions of their own.
+        _sweep(site.runner, seat)
         site.close()  # Whoever sees the seat empty may remove the whole home.
     vacate(home, seat)
+
+
+def _sweep(runner: Runner, seat: str) -> None:
+    """End what is still there: a program may have put processes into sessions of their own, a runner been lost."""
+    deadline = time.monotonic() + _SWEEP_SECONDS
+    while True:
+        try:
+            runner.sweep(seat)
+        except RunnerFailed:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_SWEEP_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _carry(site: Site, kind: str, name: str) -> None:

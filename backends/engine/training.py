@@ -155,7 +155,7 @@ def _check(site: Site, request: Document) -> None:
         if not isinstance(value, str):
             raise violation(value, f"HyperParameters.{hyperparameter}", "Member must be a string")
     check_range(required(request, "StoppingCondition").get("MaxRuntimeInSeconds"), *_RUNTIME_RANGE)
-    _check_resources(required(request, "ResourceConfig"))
+    _check_resources(site, required(request, "ResourceConfig"))
     _check_output(site, required(request, "OutputDataConfig"))
     channels = request.get("InputDataConfig", [])
     for channel in channels:
@@ -165,11 +165,16 @@ def _check(site: Site, request: Document) -> None:
     _check_metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
 
 
-def _check_resources(resources: Document) -> None:
+def _check_resources(site: Site, resources: Document) -> None:
+    if resources.get("InstanceGroups"):
+        raise refuse("InstanceGroups: this engine runs training jobs on instances of one type for now.")
     count = resources.get("InstanceCount", 1)
-    if count != 1 or resources.get("InstanceGroups"):
+    check_range(count, "ResourceConfig.InstanceCount", 1)
+    most = site.runner.most_hosts
+    if count > most:
         raise refuse(
-            f"InstanceCount {count}: this engine runs training jobs on one host for now. Ask for one instance."
+            f"InstanceCount {count}: the {site.settings.runner} runner has {most} host{'s' if most > 1 else ''} for a "
+            "job; the docker runner gives each host a container. Ask for fewer, or choose that runner."
         )
 
 

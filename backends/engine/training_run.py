@@ -1,11 +1,12 @@
 """One training job, carried out from Downloading to its end (contract A.7-A.11). Runs in a supervisor process."""
 
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from backends.engine import channels, layout
 from backends.engine.logs import masked
-from backends.engine.runners import ImageMissing, Program, Running
+from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource
 from backends.engine.training import output_uri
@@ -28,6 +29,14 @@ class _Ending(NamedTuple):
     phase: str = ""
 
 
+class _Ended(NamedTuple):
+    """How the programs ended: an exit code, whose it was, and why they were ended: "", "stop" or "runtime"."""
+
+    code: int
+    host: int = 0
+    cause: str = ""
+
+
 _COMPLETED = _Ending("Completed", "Training job completed")
 _STOPPED = _Ending("Stopped", "Training job stopped")
 _OVERLONG = _Ending("Stopped", "Training job runtime exceeded MaxRuntimeInSeconds provided", "MaxRuntimeExceeded")
@@ -38,14 +47,24 @@ def run(site: Site, job: Resource) -> None:
     _TrainingRun(site, job).carry_out()
 
 
+class _Host:
+    """One of the job's hosts: what its program sees as /opt/ml, and where its output goes."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder / name
+        self.root = self.folder / "ml"
+        self.log_path = folder / f"{name}.log"
+
+
 class _TrainingRun:
     def __init__(self, site: Site, job: Resource) -> None:
         self._site = site
         self._job = job
         self._request = job.request
         self._folder = site.folder(job)
-        self._root = self._folder / "ml"
-        self._log = self._folder / "algo-1.log"
+        names = layout.host_names(self._request["ResourceConfig"].get("InstanceCount", 1))
+        self._hosts = [_Host(name, self._folder) for name in names]
 
     def carry_out(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -53,17 +72,18 @@ class _TrainingRun:
             ending = self._outcome()
         finally:
             # Before the last entry: if the program has filled the disk, that entry needs the space.
-            for scratch in (self._root, self._folder / "tmp"):
-                layout.remove(scratch)
+            for host in self._hosts:
+                layout.remove(host.folder)
         self._end(ending)
 
     def _outcome(self) -> _Ending:
         try:
             self._download()
-            code, cause = self._train()
-            return self._upload(code, cause)
+            return self._train()
         except _Stopped:
             return _STOPPED
+        except RunnerFailed as exc:
+            return _failed(f"InternalServerError: {exc}")
         except (channels.UnusableKey, BackendError, ImageMissing) as exc:
             return _failed(f"ClientError: {exc}")
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
@@ -73,63 +93,105 @@ class _TrainingRun:
             return _failed(f"InternalServerError: {type(exc).__name__}: {exc}")
 
     def _download(self) -> None:
-        layout.lay_out_training(self._root, self._request)
+        for host in self._hosts:
+            host.folder.mkdir(mode=0o700)
+            layout.lay_out_training(host.root, self._request, host=host.name, hosts=[host.name for host in self._hosts])
         inputs = self._request.get("InputDataConfig", [])
         if inputs:
             self._enter("Downloading", "Downloading input data")
         for channel in inputs:
-            self._raise_if_stopped()
-            folder = self._root / "input" / "data" / channel["ChannelName"]
-            channels.download(self._site.store, channel["DataSource"]["S3DataSource"]["S3Uri"], folder)
+            source = channel["DataSource"]["S3DataSource"]
+            is_sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
+            for number, host in enumerate(self._hosts):
+                self._raise_if_stopped()
+                folder = host.root / "input" / "data" / channel["ChannelName"]
+                share = (number, len(self._hosts)) if is_sharded else (0, 1)
+                channels.download(self._site.store, source["S3Uri"], folder, share=share)
         self._raise_if_stopped()
 
-    def _train(self) -> tuple[int, str]:
-        """Run the program; its exit code, and why it ended: "", "stop" or "runtime"."""
+    def _train(self) -> _Ending:
+        """Run the programs to their end, then see what they have left."""
+        running: list[Running] = []
+        try:
+            network = self._open_network()
+            self._enter("Training", "Training image download completed. Training in progress.")
+            running.extend(self._start(host, network) for host in self._hosts)
+            # What comes after the program is loaded while it runs: loading is most of a short job's overhead.
+            from backends.engine import archives, metrics  # noqa: F401, PLC0415
+
+            ended = self._watch(running)
+            for program in running:
+                program.collect()
+            if ended.code and not ended.cause:
+                return self._blame(self._hosts[ended.host], ended.code, running[ended.host].diagnosis())
+            return self._upload(ended.cause)
+        finally:
+            for program in running:
+                program.remove()
+
+    def _open_network(self) -> str:
+        if len(self._hosts) == 1:
+            return ""
+        is_isolated = self._request.get("EnableNetworkIsolation", False)
+        return self._site.runner.open_network(self._job.facts["seat"], is_isolated=is_isolated)
+
+    def _start(self, host: _Host, network: str) -> Running:
         algorithm = self._request["AlgorithmSpecification"]
         program = Program(
             label=self._job.facts["seat"],
+            name=self._job.name,
             image=algorithm["TrainingImage"],
-            root=self._root,
-            log_path=self._log,
+            root=host.root,
+            log_path=host.log_path,
             argument="train",
             entrypoint=tuple(algorithm.get("ContainerEntrypoint", ())),
             arguments=tuple(algorithm.get("ContainerArguments", ())),
             environment=layout.training_environment(
                 self._request, self._site.arn(TRAINING, self._job.name), self._site.settings.region
             ),
+            instance_type=self._request["ResourceConfig"].get("InstanceType", ""),
+            is_isolated=self._request.get("EnableNetworkIsolation", False),
+            network=network,
+            host=host.name,
         )
-        self._enter("Training", "Training image download completed. Training in progress.")
         try:
-            running = self._site.runner.start(program)
+            return self._site.runner.start(program)
+        except RunnerFailed:
+            raise
         except OSError as exc:
             raise ImageMissing(f"the program of image {program.image!r} cannot be started: {exc}") from exc
-        try:
-            # What comes after the program is loaded while it runs: loading is most of a short job's overhead.
-            from backends.engine import archives, metrics  # noqa: F401, PLC0415
 
-            return self._watch(running)
-        finally:
-            running.kill()
-
-    def _watch(self, running: Running) -> tuple[int, str]:
+    def _watch(self, running: list[Running]) -> _Ended:
+        """Wait until all have ended well, one has failed, or somebody or the clock ends them."""
         limit = self._request["StoppingCondition"].get("MaxRuntimeInSeconds", 86_400)
         deadline = time.monotonic() + limit
-        while (code := running.wait(_LOOK_SECONDS)) is None:
+        grace_seconds = self._site.settings.training_grace_seconds
+        while True:
+            codes = [program.wait(_LOOK_SECONDS / len(running)) for program in running]
+            failed = next((host for host, code in enumerate(codes) if code), None)
+            if failed is not None:
+                end_all(running, grace_seconds)
+                return _Ended(codes[failed] or 0, failed)
+            if None not in codes:
+                return _Ended(0)
             if self._stop_requested():
                 self._enter("Stopping", "Stopping the training job", status="Stopping")
-                return running.end(self._site.settings.training_grace_seconds), "stop"
+                end_all(running, grace_seconds)
+                return _Ended(0, cause="stop")
             if time.monotonic() >= deadline:
                 self._enter("Stopping", "Training job runtime exceeded its limit", status="Stopping")
-                return running.end(self._site.settings.training_grace_seconds), "runtime"
-        return code, ""
+                end_all(running, grace_seconds)
+                return _Ended(0, cause="runtime")
 
-    def _upload(self, code: int, cause: str) -> _Ending:
+    def _blame(self, host: _Host, code: int, diagnosis: str) -> _Ending:
         self._record_metrics()
-        if code and not cause:
-            self._upload_folder("output/data", "output.tar.gz")
-            ending = f", exit code: {code}"
-            text = masked(layout.failure_text(self._root))[: _REASON_LIMIT_CHARS - len("AlgorithmError: " + ending)]
-            return _failed(f"AlgorithmError: {text}{ending}")
+        self._upload_folder("output/data", "output.tar.gz")
+        ending = f", exit code: {code}" + (f" ({diagnosis})" if diagnosis else "")
+        text = masked(layout.failure_text(host.root))[: _REASON_LIMIT_CHARS - len("AlgorithmError: " + ending)]
+        return _failed(f"AlgorithmError: {text}{ending}")
+
+    def _upload(self, cause: str) -> _Ending:
+        self._record_metrics()
         self._enter("Uploading", "Uploading generated training model")
         self._upload_folder("model", "model.tar.gz", even_if_empty=True)
         self._upload_folder("output/data", "output.tar.gz")
@@ -138,9 +200,12 @@ class _TrainingRun:
         return _STOPPED if cause == "stop" or self._stop_requested() else _COMPLETED
 
     def _upload_folder(self, folder: str, file_name: str, *, even_if_empty: bool = False) -> None:
-        source = self._root / folder
-        if not source.is_dir():
-            source.mkdir(parents=True)  # The program has removed it.
+        """Store the folder of all hosts as one archive; of files of one name the first host's is taken."""
+        source = self._hosts[0].root / folder
+        source.mkdir(parents=True, exist_ok=True)  # The program may have removed it.
+        for host in self._hosts[1:]:
+            if (host.root / folder).is_dir():
+                layout.merge(host.root / folder, source)
         if even_if_empty or any(source.iterdir()):
             uri = output_uri(self._request, file_name)
             from backends.engine import archives  # noqa: PLC0415  see _train
@@ -150,16 +215,17 @@ class _TrainingRun:
 
     def _record_metrics(self) -> None:
         definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        if not definitions or not self._log.exists():
+        log_path = self._hosts[0].log_path
+        if not definitions or not log_path.exists():
             return
         from backends.engine import metrics  # noqa: PLC0415  see _train
 
         found, given_up = metrics.final_metrics(
-            self._log, definitions, timeout_seconds=self._site.settings.metric_timeout_seconds
+            log_path, definitions, timeout_seconds=self._site.settings.metric_timeout_seconds
         )
         if found:
             self._site.state.update(self._job, FinalMetricDataList=found)
-        with self._log.open("a", encoding="utf-8") as log:
+        with log_path.open("a", encoding="utf-8") as log:
             log.writelines(f"[greenroom] metric {name!r} was given up: its regex took too long.\n" for name in given_up)
 
     def _raise_if_stopped(self) -> None:

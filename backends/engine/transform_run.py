@@ -22,7 +22,7 @@ from backends.engine.filters import DataProcessing
 from backends.engine.logs import masked
 from backends.engine.records import Batch, Packing
 from backends.engine.relay import Relay
-from backends.engine.runners import ImageMissing
+from backends.engine.runners import ImageMissing, RunnerFailed
 from backends.engine.serving import GivenUp, NotHealthy, ServingContainer
 from backends.engine.site import ENDED, Site
 from backends.engine.state import Document, Resource
@@ -100,6 +100,8 @@ class _TransformRun:
         self._container = ServingContainer(
             site=site,
             label=job.facts["seat"],
+            name=job.name,
+            instance_type=job.request["TransformResources"].get("InstanceType", ""),
             folder=self._folder / "container",
             log_path=self._folder / "container.log",
             model=job.facts["model"],
@@ -126,16 +128,24 @@ class _TransformRun:
         try:
             self._start_container()
             self._transform()
+            return self._judged()
         except GivenUp:
             return "Stopped", ""
         except NotHealthy as exc:
             return "Failed", f"AlgorithmError: the container did not pass the ping health check: {exc}"
+        except RunnerFailed as exc:
+            return "Failed", f"InternalServerError: {exc}"
         except (BackendError, ImageMissing) as exc:
             return "Failed", f"ClientError: {exc}"
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
             traceback.print_exc()
             return "Failed", f"InternalServerError: {type(exc).__name__}: {exc}"
-        return ("Failed" if self._reason else "Completed"), self._reason
+
+    def _judged(self) -> tuple[str, str]:
+        if not self._reason:
+            return "Completed", ""
+        epitaph = self._container.epitaph()
+        return "Failed", self._reason + (f" ({epitaph})" if epitaph else "")
 
     def _start_container(self) -> None:
         self._container.prepare()

@@ -276,7 +276,7 @@ def test_a_container_that_loses_its_pings_is_restarted(stage: Stage) -> None:
     def moved() -> bool:
         now = stage.engine.site.state.find("endpoint", "sickly")
         assert now is not None
-        return now.facts["variants"][0].get("port") not in {None, before.facts["variants"][0]["port"]}
+        return now.facts["variants"][0].get("address") not in (None, before.facts["variants"][0]["address"])
 
     stage.until(moved, bool)
     assert stage.invoke("sickly", b"well")["Body"] == b"WELL"

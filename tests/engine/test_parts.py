@@ -207,8 +207,8 @@ class Server:
     def __init__(self, *replies: bytes, close: bool = True) -> None:
         self.requests = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, args=(replies, close))
+        self.address = self._listener.getsockname()
+        self._thread = threading.Thread(target=self._serve, args=(replies, close), daemon=True)
         self._thread.start()
 
     def _serve(self, replies: tuple[bytes, ...], close: bool) -> None:  # noqa: FBT001
@@ -235,11 +235,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Mixed: y\r\n\r\nok"
 def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
     """The next request opens another one; none is sent twice."""
     with Server(OK, OK) as server:
-        exchange = Exchange(server.port)
+        exchange = Exchange(server.address)
         for _ in range(2):
             answer = exchange.send("GET", "/", timeout_seconds=5)
             assert (answer.status, answer.body, answer.headers["x-mixed"]) == (200, b"ok", "y")
-            time.sleep(0)
         exchange.close()
     assert server.requests == 2
 
@@ -257,7 +256,7 @@ def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
 def test_half_an_answer_is_none(reply: bytes, text: str) -> None:
     """Cut off, malformed or over the limit."""
     with Server(reply) as server:
-        exchange = Exchange(server.port)
+        exchange = Exchange(server.address)
         with pytest.raises(NoAnswer, match=text):
             exchange.send("GET", "/", timeout_seconds=5, answer_limit_bytes=1000)
 
@@ -273,7 +272,7 @@ def test_half_an_answer_is_none(reply: bytes, text: str) -> None:
 def test_every_framing_is_read(reply: bytes) -> None:
     """By length, in chunks, to the connection's end."""
     with Server(reply) as server:
-        exchange = Exchange(server.port)
+        exchange = Exchange(server.address)
         assert exchange.send("GET", "/", timeout_seconds=5).body == b"until the end"
         exchange.close()
 
@@ -281,9 +280,9 @@ def test_every_framing_is_read(reply: bytes) -> None:
 def test_nobody_listening_is_no_answer() -> None:
     """Refused at once."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+        address = taken.getsockname()
     with pytest.raises(NoAnswer, match="refused"):
-        Exchange(port).send("GET", "/ping", timeout_seconds=5)
+        Exchange(address).send("GET", "/ping", timeout_seconds=5)
 
 
 # The process runner.
@@ -294,6 +293,7 @@ def program(tmp_path: Path, **changes: object) -> Program:
     root.mkdir(exist_ok=True)
     values: dict[str, object] = {
         "label": "label-1",
+        "name": "job-1",
         "image": "probe",
         "root": root,
         "log_path": tmp_path / "log",
@@ -324,7 +324,7 @@ def test_the_user_cannot_break_the_contracts_variables(tmp_path: Path) -> None:
     seen = dict(line.split("=", 1) for line in (tmp_path / "log").read_text().splitlines())
     assert seen["SAGEMAKER_BASE_DIR"] == str(tmp_path / "ml")
     assert (seen["GREENROOM_RUN"], seen["LANG"]) == ("label-1", "de_DE")
-    assert int(seen["SAGEMAKER_BIND_TO_PORT"]) == running.port > 20_000
+    assert int(seen["SAGEMAKER_BIND_TO_PORT"]) == running.address[1] > 20_000
 
 
 def test_arguments_are_never_a_shells(tmp_path: Path) -> None:

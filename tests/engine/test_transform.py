@@ -168,7 +168,10 @@ def test_a_model_that_does_not_answer_in_time_is_tried_again(stage: Stage) -> No
 def test_a_container_that_dies_fails_the_job(stage: Stage) -> None:
     """With a reason, and in seconds (S19)."""
     job = run(stage, "dying", {"a": b"die\n", "b": b"fine\n"}, ModelClientConfig={"InvocationsMaxRetries": 1})
-    assert (job["TransformJobStatus"], job["FailureReason"]) == ("Failed", SERVER_ERROR)
+    assert (job["TransformJobStatus"], job["FailureReason"]) == (
+        "Failed",
+        f"{SERVER_ERROR} (its program ended with exit code 9)",
+    )
 
 
 def test_a_container_that_never_gets_healthy_fails_the_job(stage: Stage) -> None:

@@ -1,26 +1,44 @@
-"""The face of a runner: start one program under the /opt/ml contract, watch it, end it."""
+"""The face of a runner: start one program under the /opt/ml contract, watch it, bring home what it wrote, end it."""
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from backends.errors import BackendUnavailable
+
+# Dummies: a program that calls AWS by mistake is refused there, and finds no profile of the user's.
+DUMMY_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+Address = tuple[str, int]
+
 
 class ImageMissing(Exception):
-    """The image is not here; the text says where it was looked for and how to get it."""
+    """The image, or its program, is not here; the text says where it was looked for and how to get it."""
+
+
+class RunnerFailed(BackendUnavailable):
+    """The place where programs run failed, not the program: it does not answer, refuses, or ended the program."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
     """What to run.
 
-    *label* marks everything that the run starts, so that it can be found again; the seat of who starts it.
+    *label* marks everything that the run starts, so that it can be found again; the seat of who starts it. *name*
+    says to people whose program it is.
     *root* is the folder that the program sees as /opt/ml. *argument* is what SageMaker appends to the image's
     entrypoint (``train`` or ``serve``) unless *entrypoint* or *arguments* replace it (contract A.1).
-    *serves* asks for a port.
+    *serves* asks for an address; /opt/ml/model is then read-only.
+    *host* is its name in the *network* of its job's hosts (:meth:`Runner.open_network`), where there is one.
     """
 
     label: str
+    name: str
     image: str
     root: Path
     log_path: Path
@@ -29,6 +47,10 @@ class Program:
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     serves: bool = False
+    instance_type: str = ""
+    is_isolated: bool = False
+    network: str = ""
+    host: str = ""
 
 
 class Running(ABC):
@@ -36,12 +58,28 @@ class Running(ABC):
 
     @property
     @abstractmethod
-    def port(self) -> int:
-        """The loopback port at which the program's server is reached; 0 if it serves nothing."""
+    def address(self) -> Address:
+        """Host and port at which the program's server is reached; port 0 if it serves nothing."""
 
     @abstractmethod
     def wait(self, timeout_seconds: float | None = None) -> int | None:
-        """Wait for the end; the exit code as Docker would give it (137 for SIGKILL), None if still running."""
+        """Wait for the end; the exit code as Docker would give it (137 for SIGKILL), None if still running.
+
+        Raises:
+            RunnerFailed: the platform ended it.
+        """
+
+    def diagnosis(self) -> str:
+        """What the platform knows of an end beyond its exit code, such as an out-of-memory kill; mostly empty."""
+        return ""
+
+    @abstractmethod
+    def collect(self) -> None:
+        """Bring what the program left in /opt/ml/model and /opt/ml/output to the root; once, after its end.
+
+        Raises:
+            archives.ArchiveRefused: it left what no archive may hold.
+        """
 
     @abstractmethod
     def terminate(self) -> None:
@@ -53,16 +91,32 @@ class Running(ABC):
 
     def end(self, grace_seconds: float) -> int:
         """``docker stop``: SIGTERM, *grace_seconds* to obey, then SIGKILL. Returns the exit code."""
-        self.terminate()
-        self.wait(grace_seconds)
+        return end_all([self], grace_seconds)[0]
+
+    def remove(self) -> None:
+        """End it at once and remove what was made for it; its root and its log stay."""
         self.kill()
-        code = self.wait()
+
+
+def end_all(programs: Sequence[Running], grace_seconds: float) -> list[int]:
+    """End *programs* together, as :meth:`Running.end` does; their exit codes."""
+    for program in programs:
+        program.terminate()
+    deadline = time.monotonic() + grace_seconds
+    codes = []
+    for program in programs:
+        program.wait(max(0.0, deadline - time.monotonic()))
+        program.kill()
+        code = program.wait()
         assert code is not None
-        return code
+        codes.append(code)
+    return codes
 
 
 class Runner(ABC):
-    """Where programs run."""
+    """Where programs run. ``most_hosts`` is how many hosts one job may have."""
+
+    most_hosts: int
 
     @abstractmethod
     def check(self, image: str) -> None:
@@ -72,6 +126,14 @@ class Runner(ABC):
     def start(self, program: Program) -> Running:
         """Start *program*. Raises ImageMissing, or OSError if it cannot be started."""
 
+    def open_network(self, label: str, *, is_isolated: bool) -> str:
+        """Make a network for the hosts of one job, who find one another by name; its name. :meth:`sweep` removes it."""
+        raise NotImplementedError  # Where most_hosts is 1, nobody asks.
+
     @abstractmethod
     def sweep(self, label: str) -> int:
-        """End whatever a dead supervisor left under *label*; return how many things that were."""
+        """End whatever was left under *label*; return how many things that were.
+
+        Raises:
+            RunnerFailed: the place cannot be reached now.
+        """

@@ -16,7 +16,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from backends.engine.runners.base import ImageMissing, Program, Runner, Running
+from backends.engine.runners.base import (
+    DUMMY_CREDENTIALS,
+    Address,
+    ImageMissing,
+    Program,
+    Runner,
+    Running,
+)
 
 LABEL_VARIABLE = "GREENROOM_RUN"
 # Below the range from which Linux and macOS take the ports of outgoing connections and of bind(0), so that nothing
@@ -27,6 +34,8 @@ _SWEEP_PAUSE_SECONDS = 0.01
 
 class ProcessRunner(Runner):
     """Runs programs as process groups of this machine; *images* maps image names to folders."""
+
+    most_hosts = 1
 
     def __init__(self, images: Mapping[str, str]) -> None:
         self._images = images
@@ -92,14 +101,17 @@ class _RunningProcess(Running):
         threading.Thread(target=self._watch, daemon=True).start()
 
     @property
-    def port(self) -> int:
-        return self._port
+    def address(self) -> Address:
+        return "127.0.0.1", self._port
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         if not self._ended.wait(timeout_seconds):
             return None
         code = self._process.returncode
         return code if code >= 0 else 128 - code
+
+    def collect(self) -> None:
+        pass  # The program wrote where it belongs.
 
     def terminate(self) -> None:
         if not self._ended.is_set():
@@ -136,10 +148,7 @@ def _environment(program: Program, folder: Path, port: int) -> dict[str, str]:
         "TMPDIR": str(scratch),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        # Dummies: a program that calls AWS by mistake is refused there, and finds no profile of the user's.
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_DISABLED": "true",
+        **DUMMY_CREDENTIALS,
         **program.environment,
         "SAGEMAKER_BASE_DIR": str(program.root),
         LABEL_VARIABLE: program.label,
