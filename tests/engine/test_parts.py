@@ -206,6 +206,7 @@ class Server:
 
     def __init__(self, *replies: bytes, close: bool = True) -> None:
         self.requests = 0
+        self.closed = threading.Semaphore(0)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = self._listener.getsockname()
         self._thread = threading.Thread(target=self._serve, args=(replies, close), daemon=True)
@@ -221,6 +222,7 @@ class Server:
                     connection.sendall(reply)
                     if not close:
                         connection.recv(65536)
+                self.closed.release()
 
     def __enter__(self) -> Self:
         return self
@@ -239,6 +241,7 @@ def test_a_connection_that_the_server_closed_is_not_used_again() -> None:
         for _ in range(2):
             answer = exchange.send("GET", "/", timeout_seconds=5)
             assert (answer.status, answer.body, answer.headers["x-mixed"]) == (200, b"ok", "y")
+            assert server.closed.acquire(timeout=10)
         exchange.close()
     assert server.requests == 2
 

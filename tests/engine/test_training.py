@@ -279,7 +279,7 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
         ("OutputDataConfig", None, "Value null at 'outputDataConfig'"),
         ("OutputDataConfig", {}, "Value null at 's3OutputPath'"),
         ("OutputDataConfig", {"S3OutputPath": "s3://bucket/o", "CompressionType": "NONE"}, "model.tar.gz only"),
-        ("ResourceConfig", {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}, "has 1 host for a job"),
+        ("ResourceConfig", {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}, "has 1 host"),
         ("StoppingCondition", {"MaxRuntimeInSeconds": 0}, "greater than or equal to 1"),
         ("HyperParameters", {"x": 1}, "Member must be a string"),
         ("InputDataConfig", [channel("..", "s3://bucket/in/")], "regular expression"),
