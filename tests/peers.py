@@ -1,0 +1,39 @@
+"""Real servers in AWS's place, from PyPI: LocalStack and MiniStack, started by their scripts on 127.0.0.1."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from tests.requirements import require
+
+PEERS = ("localstack", "ministack")
+REGION = "us-east-1"
+
+
+@contextmanager
+def peer(name: str, folder: Path) -> Iterator[str]:
+    """The endpoint of a fresh server on a free port; nothing of it is left afterwards."""
+    script = str(Path(__file__).parents[1] / "scripts" / f"{name}.sh")
+
+    def installed() -> bool:
+        return subprocess.run([script, "is_installed"], check=False).returncode == 0
+
+    require(name, installed, f"{name} is not installed: make test-localstack")
+    environment = os.environ | {"PORT": "0"}
+    started = subprocess.run([script, "start", folder], env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    try:
+        yield started.stdout.strip()
+    finally:
+        subprocess.run([script, "stop", folder], check=True)
+
+
+def client(service: str, url: str) -> Any:
+    """An unmodified boto3 client of the server at *url*."""
+    return boto3.client(  # type: ignore[call-overload]  # the stubs want literal names
+        service, endpoint_url=url, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
+    )
