@@ -17,6 +17,8 @@ serve() {
   export GATEWAY_LISTEN="127.0.0.1:$PORT" GATEWAY_SERVER=hypercorn DNS_ADDRESS=0
   export OVERRIDE_IN_DOCKER=0 FILESYSTEM_ROOT="$FOLDER" # not in a container, and nothing outside the folder
   export EAGER_SERVICE_LOADING=0 SKIP_SSL_CERT_DOWNLOAD=1 DISABLE_EVENTS=1
+  # LocalStack's own way to run a function needs Docker, an image and a program from the internet.
+  export LAMBDA_RUNTIME_EXECUTOR=process PYTHONPATH="$SCRIPTS/localstack_functions" XDG_CACHE_HOME="$VENV/cache"
   exec "$VENV/bin/python" -m "$MODULE"
 }
 

@@ -12,7 +12,8 @@ set -euo pipefail
 STATE="${XDG_STATE_HOME:-$HOME/.local/state}/greenroom"
 VENV="$STATE/$NAME-venv"
 PORT="${PORT:-4566}"
-LOCK="$(cd "$(dirname "$0")" && pwd)/$NAME.lock"
+SCRIPTS="$(cd "$(dirname "$0")" && pwd)"
+LOCK="$SCRIPTS/$NAME.lock"
 LIMIT_SECONDS=90
 unset "${!AWS_@}" # A server that runs functions hands its environment on to them.
 
@@ -35,7 +36,7 @@ install() {
 }
 
 runs() { # the process that was started here, not one that got its number since
-  [ -f "$FOLDER/pid" ] && ps -o args= -p "$(cat "$FOLDER/pid")" | grep -qF "$MODULE"
+  [ -f "$FOLDER/pid" ] && ps -ww -o args= -p "$(cat "$FOLDER/pid")" | grep -F "$MODULE" >/dev/null
 }
 
 start() {
@@ -49,7 +50,7 @@ start() {
   (cd "$FOLDER" && export TMPDIR="$FOLDER/tmp" PORT && serve) >"$FOLDER/log" 2>&1 </dev/null &
   echo $! >"$FOLDER/pid"
   for _ in $(seq $((LIMIT_SECONDS * 5))); do
-    runs || break
+    kill -0 $! 2>/dev/null || break
     curl -sf -o /dev/null "http://127.0.0.1:$PORT$HEALTH" && cat "$FOLDER/endpoint" && return
     sleep 0.2
   done

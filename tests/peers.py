@@ -15,21 +15,27 @@ PEERS = ("localstack", "ministack")
 REGION = "us-east-1"
 
 
+def script(name: str) -> Path:
+    """The program that starts and stops a server."""
+    return Path(__file__).parents[1] / "scripts" / f"{name}.sh"
+
+
 @contextmanager
 def peer(name: str, folder: Path) -> Iterator[str]:
     """The endpoint of a fresh server on a free port; nothing of it is left afterwards."""
-    script = str(Path(__file__).parents[1] / "scripts" / f"{name}.sh")
 
     def installed() -> bool:
-        return subprocess.run([script, "is_installed"], check=False).returncode == 0
+        return subprocess.run([script(name), "is_installed"], check=False).returncode == 0
 
     require(name, installed, f"{name} is not installed: make test-localstack")
     environment = os.environ | {"PORT": "0"}
-    started = subprocess.run([script, "start", folder], env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    started = subprocess.run(
+        [script(name), "start", folder], env=environment, stdout=subprocess.PIPE, check=True, text=True
+    )
     try:
         yield started.stdout.strip()
     finally:
-        subprocess.run([script, "stop", folder], check=True)
+        subprocess.run([script(name), "stop", folder], check=True)
 
 
 def client(service: str, url: str) -> Any:

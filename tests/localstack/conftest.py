@@ -12,7 +12,7 @@ import pytest
 
 from tests.archives import archive
 from tests.e2e.conftest import Shell
-from tests.localstack.webtier import FUNCTION, create_function, create_role
+from tests.localstack.webtier import FUNCTION, NAME, create_function, create_role
 from tests.peers import PEERS, client, peer
 
 REVIEWS_PER_LABEL = 40
@@ -74,12 +74,17 @@ def runtime_url(sentiment: Shell) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def function_arn(url: str, run: Any, runtime_url: str) -> str:
+def role_arn(url: str) -> str:
+    """The role of the functions in the server."""
+    return create_role(client("iam", url))
+
+
+@pytest.fixture(scope="session")
+def function_arn(url: str, role_arn: str, run: Any, runtime_url: str) -> str:
     """The page's function in the server, in front of the endpoint that the run deployed here."""
-    role_arn = create_role(client("iam", url))
     variables = {
         "ENDPOINT_NAME": run["endpoint"],
         "GREENROOM_BACKEND": "local",
         "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime_url,
     }
-    return create_function(client("lambda", url), role_arn, FUNCTION, variables)
+    return create_function(client("lambda", url), NAME, FUNCTION, role_arn=role_arn, variables=variables)

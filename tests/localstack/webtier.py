@@ -35,20 +35,23 @@ def create_role(iam: Any) -> str:
     return str(role["Arn"])
 
 
-def create_function(functions: Any, role_arn: str, folder: Path, variables: dict[str, str]) -> str:
-    """The function in *folder* with *variables* as its environment; returns its ARN."""
+def create_function(
+    functions: Any, name: str, folder: Path, *, role_arn: str, variables: dict[str, str], timeout_seconds: int = 29
+) -> str:
+    """The function in *folder* with *variables* as its environment, ready to be called; returns its ARN."""
     created = functions.create_function(
-        FunctionName=NAME,
+        FunctionName=name,
         Runtime="python3.11",
         Role=role_arn,
         Handler="handler.handler",
         Code={"ZipFile": function_zip(folder)},
-        Timeout=29,
+        Timeout=timeout_seconds,
         MemorySize=256,
         Environment={"Variables": variables},
     )
+    functions.get_waiter("function_active_v2").wait(FunctionName=name)
     functions.add_permission(
-        FunctionName=NAME,
+        FunctionName=name,
         StatementId="api-gateway",
         Action="lambda:InvokeFunction",
         Principal="apigateway.amazonaws.com",
