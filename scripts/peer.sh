@@ -64,7 +64,7 @@ stop() {
   if runs; then
     pid=$(cat "$FOLDER/pid")
     kill "$pid"
-    for _ in $(seq 50); do
+    for _ in $(seq 25); do # open connections of clients may hold it up
       runs || break
       sleep 0.2
     done

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
 
 from tests.requirements import require
 
@@ -39,7 +40,12 @@ def peer(name: str, folder: Path) -> Iterator[str]:
 
 
 def client(service: str, url: str) -> Any:
-    """An unmodified boto3 client of the server at *url*."""
+    """An unmodified boto3 client of the server at *url*; a refusal is not asked for twice."""
     return boto3.client(  # type: ignore[call-overload]  # the stubs want literal names
-        service, endpoint_url=url, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
+        service,
+        endpoint_url=url,
+        region_name=REGION,
+        aws_access_key_id="test",
+        aws_secret_access_key="test",
+        config=Config(retries={"total_max_attempts": 1}),
     )
