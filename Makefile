@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-all check fix bench lock clean help
+.PHONY: demo test test-localstack check fix bench lock clean help
 
 help:
 	@echo "make demo    the whole pipeline on this machine, then the page at http://127.0.0.1:8000"
 	@echo "make test    the tests"
+	@echo "make test-localstack   the tests against LocalStack and MiniStack, which it installs"
 	@echo "make check   format, lint, types, import rules"
 	@echo "make fix     format and repair what can be repaired"
 	@echo "make bench   what it costs, written to benchmarks/results and docs/performance.md"
@@ -22,6 +23,12 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+# Two real servers from PyPI, installed outside of the project at the first time.
+test-localstack: $(READY)
+	scripts/localstack.sh install
+	scripts/ministack.sh install
+	GREENROOM_REQUIRE=localstack,ministack $(BIN)/python -m pytest -k "localstack or ministack" $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -41,6 +48,9 @@ bench: $(READY)
 
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+	for peer in localstack ministack; do \
+		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$peer.in -o scripts/$$peer.lock || exit 1; \
+	done
 
 clean:
 	if [ -x $(BIN)/sentiment ]; then $(BIN)/sentiment destroy --yes; fi

@@ -8,10 +8,10 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from backends.errors import InvalidSpec
+from backends.errors import BackendUnavailable, InvalidSpec
 
 DEFAULT_FILE = Path("greenroom.toml")
 
@@ -27,7 +27,8 @@ class BackendConfig(BaseSettings):
         default=Path(".greenroom"), description="the folder that holds everything the local backend makes"
     )
     endpoint_url: str = Field(
-        default="", description="another server than AWS's own; for the local backend its S3 store"
+        default="",
+        description="another server than AWS's own, for the local backend its S3 store; 'localstack': where that is",
     )
     region: str = Field(default="us-east-1", description="the AWS region, named in ARNs and documents")
     role_arn: str = Field(default="", description="the execution role that jobs on AWS assume")
@@ -35,6 +36,12 @@ class BackendConfig(BaseSettings):
     images: dict[str, Path] = Field(
         default_factory=dict, description="process runner: image name → folder with its train and serve programs"
     )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _find_localstack(cls, given: str) -> str:
+        """Looked up once, here: whatever process is told of the address later has the same."""
+        return _localstack_url() if given == "localstack" else given
 
     @classmethod
     def settings_customise_sources(
@@ -63,6 +70,17 @@ def load_config(path: Path | None = None, **flags: Any) -> BackendConfig:
         return BackendConfig(**(_read(path) | from_environment | given))
     except ValidationError as exc:
         raise InvalidSpec(_explain(exc, path), kind="configuration") from exc
+
+
+def _localstack_url() -> str:
+    try:
+        from localstack_client.config import get_service_endpoint  # noqa: PLC0415  an extra, and heavy
+    except ModuleNotFoundError as exc:
+        raise BackendUnavailable("LocalStack needs its client: pip install 'greenroom[localstack]'.") from exc
+    try:
+        return str(get_service_endpoint("s3"))
+    except RuntimeError as exc:
+        raise ValueError(f"LOCALSTACK_HOST: {exc}") from exc
 
 
 def _read(path: Path | None) -> dict[str, Any]:

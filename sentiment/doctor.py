@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from backends.config import BackendConfig
 
@@ -16,6 +17,7 @@ _EXTRAS = {
     "web": ("fastapi", "uvicorn", "httptools", "boto3"),
     "aws": ("boto3",),
 }
+_CONNECT_SECONDS = 2
 _NEEDED_FREE_BYTES = 1 << 30
 _OLDEST_SQLITE = (3, 35, 0)
 _PAGE_PORT = 8000
@@ -39,6 +41,8 @@ def examine(config: BackendConfig) -> list[Finding]:
     findings += [_port(_PAGE_PORT)]
     if config.runner == "docker":
         findings.append(_docker())
+    if config.backend == "local" and config.endpoint_url:
+        findings.append(_objects(config.endpoint_url))
     if config.backend == "aws":
         findings.append(_role(config))
     return findings
@@ -112,6 +116,16 @@ def _port(port: int) -> Finding:
         except OSError as exc:
             return _finding(f"port {port}", str(exc), "serve the page elsewhere: sentiment web --port 0", fatal=False)
     return _finding(f"port {port}", "free", "")
+
+
+def _objects(url: str) -> Finding:
+    address = urlsplit(url)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
+    except OSError as exc:
+        return _finding("object store", f"{url}: {exc}", "start it, or correct --endpoint-url or LOCALSTACK_HOST")
+    return _finding("object store", url, "")
 
 
 def _docker() -> Finding:

@@ -3,15 +3,18 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from backends import Backend, open_backend
 from backends.config import BackendConfig
 from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
+from backends.naming import split_uri
 from backends.stores.files import FileStore
 from tests.archives import archive, unarchived
+from tests.peers import PEERS, client, peer
 
 PROBE = Path(__file__).parents[1] / "images" / "probe"
 BUCKET = "conformance"
@@ -63,29 +66,50 @@ def memory(folder: Path) -> Iterator[Rig]:
 def local_process(folder: Path) -> Iterator[Rig]:
     """The engine with real processes, and a file store seen through a second door."""
     home = folder / "home"
-    config = BackendConfig(backend="local", runner="process", home=home, images={"probe": PROBE})
     back_door = FileStore(home / "objects")
     back_door.ensure_bucket(BUCKET)
+    config = BackendConfig(home=home, images={"probe": PROBE})
+    with _engine("local-process", config, lambda uri, data: _drop(back_door.put(uri, data)), back_door.get) as rig:
+        yield rig
 
+
+@contextmanager
+def on_peer(name: str, folder: Path) -> Iterator[Rig]:
+    """The engine with real processes, and objects in a real S3 server, seen through plain boto3."""
+    with peer(name, folder) as url:
+        s3 = client("s3", url)
+        s3.create_bucket(Bucket=BUCKET)
+
+        def plant(uri: str, data: bytes) -> None:
+            bucket, key = split_uri(uri)
+            s3.put_object(Bucket=bucket, Key=key, Body=data)
+
+        def peek(uri: str) -> bytes:
+            bucket, key = split_uri(uri)
+            data: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+            return data
+
+        config = BackendConfig(home=folder / "home", images={"probe": PROBE}, endpoint_url=url)
+        with _engine(name, config, plant, peek) as rig:
+            yield rig
+        s3.close()
+
+
+@contextmanager
+def _engine(
+    name: str, config: BackendConfig, plant: Callable[[str, bytes], None], peek: Callable[[str], bytes]
+) -> Iterator[Rig]:
     def plant_model(uri: str, files: Mapping[str, bytes]) -> None:
-        back_door.put(uri, archive(files))
+        plant(uri, archive(files))
 
     with open_backend(config) as backend:
         try:
-            yield Rig(
-                "local-process",
-                backend,
-                "probe",
-                lambda uri, data: _drop(back_door.put(uri, data)),
-                back_door.get,
-                plant_model,
-                lambda uri: unarchived(back_door.get(uri)),
-            )
+            yield Rig(name, backend, "probe", plant, peek, plant_model, lambda uri: unarchived(peek(uri)))
         finally:
-            for name in list(backend.endpoints.names()):
-                backend.endpoints.wait_in_service(name, timeout_seconds=30)
-                backend.endpoints.delete(name)
-                backend.endpoints.wait_deleted(name, timeout_seconds=30)
+            for endpoint in list(backend.endpoints.names()):
+                backend.endpoints.wait_in_service(endpoint, timeout_seconds=30)
+                backend.endpoints.delete(endpoint)
+                backend.endpoints.wait_deleted(endpoint, timeout_seconds=30)
 
 
 def _drop(_: object) -> None:
@@ -127,4 +151,8 @@ def _serve(files: Mapping[str, bytes]) -> Model:
     return answer
 
 
-RIGS = {"memory": memory, "local-process": local_process}
+RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = {
+    "memory": memory,
+    "local-process": local_process,
+    **{name: partial(on_peer, name) for name in PEERS},
+}

@@ -5,6 +5,7 @@ import pytest
 
 from backends.config import load_config
 from backends.errors import InvalidSpec
+from backends.local.backend import engine_settings
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,23 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> N
     (tmp_path / "greenroom.toml").write_bytes(text.encode("latin-1"))
     with pytest.raises(InvalidSpec, match=r"greenroom\.toml"):
         load_config()
+
+
+def test_localstack_is_where_its_client_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word is looked up once, so that every process that is told of the configuration has the same address."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("LOCALSTACK_HOST", "127.0.0.1:4599")
+    config = load_config(endpoint_url="localstack")
+    monkeypatch.setenv("LOCALSTACK_HOST", "elsewhere")
+    assert engine_settings(config).s3_endpoint_url == "http://127.0.0.1:4599"
+
+
+def test_an_address_of_localstack_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable is named."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setenv("LOCALSTACK_HOST", "localhost:port")
+    with pytest.raises(InvalidSpec, match="LOCALSTACK_HOST"):
+        load_config(endpoint_url="localstack")
 
 
 def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:

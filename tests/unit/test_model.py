@@ -75,7 +75,7 @@ def test_explanations_add_up(model: SentimentModel, text: str) -> None:
     assert math.isclose(math.fsum(word.weight for word in explanation.words) + explanation.bias, explanation.margin)
     assert explanation.probability == model.predict([text])[0]
     assert math.isclose(1 / (1 + math.exp(-explanation.margin)), explanation.probability)
-    assert all(word.weight == 0 for word in explanation.words if word.text.isspace())
+    assert all(word.weight == 0 for word in explanation.words if word.text.encode().isspace())
 
 
 def test_explanation_names_the_words(model: SentimentModel) -> None:
