@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open
 from backends.naming import split_uri
 from backends.stores.files import FileStore
 from tests.archives import archive, unarchived
+from tests.docker_engine import probe_image
 from tests.peers import PEERS, client, peer
 
 PROBE = Path(__file__).parents[1] / "images" / "probe"
@@ -71,6 +72,18 @@ def local_process(folder: Path) -> Iterator[Rig]:
     config = BackendConfig(home=home, images={"probe": PROBE})
     with _engine("local-process", config, lambda uri, data: _drop(back_door.put(uri, data)), back_door.get) as rig:
         yield rig
+
+
+@contextmanager
+def local_docker(folder: Path) -> Iterator[Rig]:
+    """The engine with real containers of an image that holds the probe's programs."""
+    image = probe_image()
+    home = folder / "home"
+    back_door = FileStore(home / "objects")
+    back_door.ensure_bucket(BUCKET)
+    config = BackendConfig(home=home, runner="docker")
+    with _engine("local-docker", config, lambda uri, data: _drop(back_door.put(uri, data)), back_door.get) as rig:
+        yield replace(rig, image=image)
 
 
 @contextmanager
@@ -154,5 +167,6 @@ def _serve(files: Mapping[str, bytes]) -> Model:
 RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = {
     "memory": memory,
     "local-process": local_process,
+    "local-docker": local_docker,
     **{name: partial(on_peer, name) for name in PEERS},
 }
