@@ -44,6 +44,7 @@ class ServingContainer:
     environment: dict[str, str] = field(default_factory=dict)
     _running: Running | None = None
     _exchange: Exchange | None = None
+    _has_served: bool = False
 
     @property
     def address(self) -> Address:
@@ -125,7 +126,9 @@ class ServingContainer:
             answer = self.exchange.send("GET", "/ping", timeout_seconds=self.site.settings.ping_timeout_seconds)
         except NoAnswer as exc:
             return False, str(exc)
-        return answer.status == _HEALTHY, f"status {answer.status}"
+        is_healthy = answer.status == _HEALTHY
+        self._has_served |= is_healthy
+        return is_healthy, f"status {answer.status}"
 
     def epitaph(self) -> str:
         """How the program ended; empty while it runs."""
@@ -150,6 +153,7 @@ class ServingContainer:
         """Remove what is left of the program and start it again, at another address. Raises as :meth:`start`."""
         self._started().remove()
         self.exchange.close()
+        self._has_served = False
         self.start()
 
     def kill(self) -> None:
@@ -158,12 +162,15 @@ class ServingContainer:
             self._running.kill()
 
     def end(self) -> None:
-        """``docker stop``, then remove the container's files; its log stays."""
+        """``docker stop``, then remove the container's files; its log stays.
+
+        A server that never was healthy has nothing to finish, and may not yet listen to SIGTERM: it ends at once.
+        """
         if self._exchange is not None:
             self._exchange.close()  # First, for a server that is told to end waits for open connections.
         if self._running is not None:
             with suppress(RunnerFailed):
-                self._running.end(self.site.settings.serving_grace_seconds)
+                self._running.end(self.site.settings.serving_grace_seconds if self._has_served else 0.0)
             self._running.remove()
         layout.remove(self.folder)
 
