@@ -1,0 +1,172 @@
+"""The docker runner on a real engine: what a program sees of its container, and what goes wrong there."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import docker
+import pytest
+
+from backends.engine.runners.containers import NAME_LABEL
+from backends.engine.settings import DockerSettings
+from tests.archives import unarchived
+from tests.docker_engine import BASE, probe_image
+from tests.engine.conftest import ROLE, Stage, variant
+from tests.faults.conftest import kill, processes_of
+
+LOOK_AROUND = """
+import json, os
+status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
+seen = {
+    "capabilities": [status[name] for name in ("CapEff", "CapPrm", "CapBnd")],
+    "no_new_privileges": status["NoNewPrivs"],
+    "socket": os.path.exists("/var/run/docker.sock"),
+    "interfaces": sorted(os.listdir("/sys/class/net")),
+    "shm_mib": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize // 2**20,
+    "input": sorted(os.listdir("/opt/ml/input/data/train")),
+    "resources": json.load(open("/opt/ml/input/config/resourceconfig.json")),
+}
+json.dump(seen, open("/opt/ml/model/seen.json", "w"))
+"""
+
+MEET = """
+import json, socket, time
+resources = json.load(open("/opt/ml/input/config/resourceconfig.json"))
+me = resources["current_host"]
+first, second = resources["hosts"]
+if me == first:
+    with socket.create_server(("", 5000)) as server:
+        connection, _ = server.accept()
+        connection.sendall(me.encode())
+else:
+    for _ in range(200):
+        try:
+            connection = socket.create_connection((first, 5000), 5)
+            break
+        except OSError:
+            time.sleep(0.1)
+    connection.sendall(me.encode())
+open(f"/opt/ml/model/{me}", "w").write(f"met {connection.recv(100).decode()}")
+"""
+MULTIPLY = """
+import os, sys, time
+try:
+    for _ in range(100):
+        if os.fork() == 0:
+            time.sleep(60)
+except BlockingIOError as error:
+    open("/opt/ml/output/failure", "w").write(str(error))
+    sys.exit(1)
+"""
+
+
+@pytest.fixture
+def make(make_stage: Callable[..., Stage]) -> Callable[..., Stage]:
+    """Opens an engine on the docker runner."""
+    probe_image()
+    return lambda **settings: make_stage(runner="docker", docker=DockerSettings(**settings), training_grace_seconds=5.0)
+
+
+def run(stage: Stage, name: str, code: str, **members: Any) -> dict[str, Any]:
+    """Train with Python *code* for a program; the job's description."""
+    return stage.train(name, algorithm=program(stage, code), **members)
+
+
+def program(stage: Stage, code: str) -> dict[str, Any]:
+    """What an AlgorithmSpecification says so that Python *code* runs; it travels in the channel."""
+    stage.put("in/program.py", code.encode())
+    entrypoint = ["python3", "-u", "/opt/ml/input/data/train/program.py"]
+    return {"TrainingImage": probe_image(), "ContainerEntrypoint": entrypoint}
+
+
+def seen_by(job: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    """What the program wrote into seen.json."""
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://bucket/")
+    seen: dict[str, Any] = json.loads(unarchived(stage.get(key))["seen.json"])
+    return seen
+
+
+def left_over(name: str) -> list[str]:
+    """Containers, volumes and networks that bear the label of *name*."""
+    client = docker.from_env()
+    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
+    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen)]
+    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
+    client.close()
+    return found
+
+
+def test_a_program_is_locked_in(make: Callable[..., Stage]) -> None:
+    """No capability, no way to get one, no engine's socket; its input is there, and nothing is left of it."""
+    stage = make(shm_mib=64)
+    seen = seen_by(run(stage, "look", LOOK_AROUND), stage)
+    assert set(seen["capabilities"]) == {"0" * 16}
+    assert (seen["no_new_privileges"], seen["socket"], seen["shm_mib"]) == ("1", False, 64)
+    assert seen["input"] == ["data.txt", "program.py"]
+    assert "eth0" in seen["interfaces"]
+    assert left_over("look") == []
+
+
+def test_network_isolation_leaves_loopback(make: Callable[..., Stage]) -> None:
+    """EnableNetworkIsolation: no interface but lo."""
+    stage = make()
+    seen = seen_by(run(stage, "alone", LOOK_AROUND, EnableNetworkIsolation=True), stage)
+    assert "eth0" not in seen["interfaces"]
+    assert "lo" in seen["interfaces"]
+
+
+def test_a_host_each(make: Callable[..., Stage]) -> None:
+    """Every host knows itself and the others by name, and reaches them; their models are merged."""
+    stage = make()
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
+    job = run(stage, "two", MEET, ResourceConfig=resources)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    files = unarchived(stage.get(job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://bucket/")))
+    assert files == {"algo-1": b"met algo-2", "algo-2": b"met algo-1"}
+
+
+def test_too_much_memory_is_said(make: Callable[..., Stage]) -> None:
+    """The job fails with the reason, and what to do."""
+    job = run(make(memory_mib=64), "greedy", "x = [b'x' * 2**20 for _ in range(500)]")
+    assert job["TrainingJobStatus"] == "Failed"
+    assert "out of memory" in job["FailureReason"]
+    assert "64 MiB" in job["FailureReason"]
+
+
+def test_too_many_processes_are_refused(make: Callable[..., Stage]) -> None:
+    """A fork bomb meets its end at the limit."""
+    job = run(make(pids=20), "bomb", MULTIPLY)
+    assert job["TrainingJobStatus"] == "Failed"
+    assert "Resource temporarily unavailable" in job["FailureReason"]
+    assert left_over("bomb") == []
+
+
+def test_a_missing_image_is_refused(make: Callable[..., Stage]) -> None:
+    """Before anything is started; nothing is pulled."""
+    stage = make()
+    request = stage.training_request("absent", algorithm={"TrainingImage": "no-such-image:1"})
+    assert "no-such-image:1" in stage.refusal("CreateTrainingJob", **request).message
+
+
+def test_an_image_without_serve_fails_the_endpoint(make: Callable[..., Stage]) -> None:
+    """With what is missing and how to add it."""
+    stage = make()
+    stage.call("CreateModel", ModelName="bare", PrimaryContainer={"Image": BASE}, ExecutionRoleArn=ROLE)
+    stage.call("CreateEndpointConfig", EndpointConfigName="bare", ProductionVariants=[variant("bare")])
+    stage.call("CreateEndpoint", EndpointName="bare", EndpointConfigName="bare")
+    endpoint = stage.settled("bare")
+    assert endpoint["EndpointStatus"] == "Failed"
+    assert "no executable 'serve'" in endpoint["FailureReason"]
+
+
+def test_a_killed_supervisor_leaves_no_container(make: Callable[..., Stage]) -> None:
+    """The next engine sweeps by label, and the job has failed."""
+    stage = make()
+    algorithm = program(stage, "import time; print('running'); time.sleep(600)")
+    stage.call("CreateTrainingJob", **stage.training_request("orphan", algorithm=algorithm))
+    stage.until(lambda: "running" in list(stage.engine.read_log("training job", "orphan", follow=False)), bool)
+    kill(*processes_of(stage.home))
+    stage = make()
+    assert stage.trained("orphan")["TrainingJobStatus"] == "Failed"
+    stage.until(lambda: left_over("orphan"), lambda left: left == [])
