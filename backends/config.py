@@ -8,12 +8,25 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backends.errors import BackendUnavailable, InvalidSpec
 
 DEFAULT_FILE = Path("greenroom.toml")
+
+
+class DockerConfig(BaseModel):
+    """How the docker runner treats containers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_mib: int = Field(default=0, ge=0, description="memory of a container; 0 is nine tenths of the machine's")
+    pids: int = Field(default=4096, ge=1, description="processes of a container")
+    shm_mib: int = Field(default=1024, ge=1, description="shared memory of a container")
+    capabilities: tuple[str, ...] = Field(default=(), description="capabilities given back after all were taken")
+    emulates_instances: bool = Field(default=False, description="as many processors and as much memory as the type has")
+    prints_command: bool = Field(default=False, description="the equivalent command at the head of each log")
 
 
 class BackendConfig(BaseSettings):
@@ -36,6 +49,8 @@ class BackendConfig(BaseSettings):
     images: dict[str, Path] = Field(
         default_factory=dict, description="process runner: image name → folder with its train and serve programs"
     )
+
+    docker: DockerConfig = Field(default=DockerConfig(), description="docker runner: limits of a container")
 
     @field_validator("endpoint_url")
     @classmethod
@@ -67,7 +82,11 @@ def load_config(path: Path | None = None, **flags: Any) -> BackendConfig:
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         from_environment = BackendConfig().model_dump(exclude_unset=True)
-        return BackendConfig(**(_read(path) | from_environment | given))
+        document = _read(path)
+        merged = document | from_environment | given
+        if isinstance(document.get("docker"), dict):  # A section: key by key.
+            merged["docker"] = document["docker"] | from_environment.get("docker", {})
+        return BackendConfig(**merged)
     except ValidationError as exc:
         raise InvalidSpec(_explain(exc, path), kind="configuration") from exc
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sqlite3
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ _EXTRAS = {
     "aws": ("boto3",),
 }
 _CONNECT_SECONDS = 2
+_DOCKER_SECONDS = 10
 _NEEDED_FREE_BYTES = 1 << 30
 _OLDEST_SQLITE = (3, 35, 0)
 _PAGE_PORT = 8000
@@ -129,8 +131,17 @@ def _objects(url: str) -> Finding:
 
 
 def _docker() -> Finding:
-    found = shutil.which("docker")
-    return _finding("Docker", found or "not on the PATH", "" if found else "install Docker, or use --runner process")
+    remedy = "install and start Docker, or use --runner process"
+    command = ["docker", "version", "--format", "{{.Server.Version}}"]
+    try:
+        asked = subprocess.run(command, capture_output=True, check=True, text=True, timeout=_DOCKER_SECONDS)
+    except FileNotFoundError:
+        return _finding("Docker", "not on the PATH", remedy)
+    except subprocess.TimeoutExpired:
+        return _finding("Docker", f"no answer within {_DOCKER_SECONDS} s", remedy)
+    except subprocess.CalledProcessError as exc:
+        return _finding("Docker", exc.stderr.strip(), remedy)
+    return _finding("Docker", f"engine {asked.stdout.strip()}", "")
 
 
 def _role(config: BackendConfig) -> Finding:

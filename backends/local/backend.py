@@ -6,7 +6,7 @@ from typing import TypeVar
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.engine import Engine, EngineSettings
-from backends.engine.settings import ACCOUNT
+from backends.engine.settings import ACCOUNT, DockerSettings
 from backends.errors import Conflict, InvalidSpec
 from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, SageMakerTransform
 
@@ -23,6 +23,7 @@ def engine_settings(config: BackendConfig) -> EngineSettings:
         home=config.home.absolute(),
         runner=config.runner,
         images={name: str(folder.absolute()) for name, folder in config.images.items()},
+        docker=DockerSettings(**config.docker.model_dump()),
         region=config.region,
         s3_endpoint_url=config.endpoint_url,
     )

@@ -7,8 +7,10 @@ from typing import Any
 import docker
 import pytest
 
+from backends.config import BackendConfig
 from backends.engine.runners.containers import NAME_LABEL
 from backends.engine.settings import DockerSettings
+from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
 from tests.docker_engine import BASE, probe_image
 from tests.engine.conftest import ROLE, Stage, variant
@@ -140,6 +142,31 @@ def test_too_many_processes_are_refused(make: Callable[..., Stage]) -> None:
     assert job["TrainingJobStatus"] == "Failed"
     assert "Resource temporarily unavailable" in job["FailureReason"]
     assert left_over("bomb") == []
+
+
+def test_the_command_is_printed(make: Callable[..., Stage]) -> None:
+    """What to type for the same container stands at the head of the log."""
+    stage = make(prints_command=True)
+    run(stage, "shown", "print('hello')")
+    first, *rest = stage.engine.read_log("training job", "shown", follow=False)
+    assert first.startswith("[greenroom] docker create ")
+    assert "--cap-drop ALL" in first
+    assert rest == ["hello"]
+
+
+def test_the_doctor_asks_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers is fine; one that does not is named with where it was looked for."""
+    probe_image()
+    assert docker_finding().is_fine
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    finding = docker_finding()
+    assert finding.is_fatal
+    assert "/nonexistent/docker.sock" in finding.found
+
+
+def docker_finding() -> Finding:
+    """What the doctor says of Docker."""
+    return next(finding for finding in examine(BackendConfig(runner="docker")) if finding.what == "Docker")
 
 
 def test_a_missing_image_is_refused(make: Callable[..., Stage]) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from backends.config import load_config
+from backends.engine.settings import DockerSettings
 from backends.errors import InvalidSpec
 from backends.local.backend import engine_settings
 
@@ -76,3 +77,12 @@ def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     """Only the default file may be missing."""
     with pytest.raises(InvalidSpec, match=r"nowhere\.toml"):
         load_config(tmp_path / "nowhere.toml")
+
+
+def test_the_docker_section_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every key, from the file and from the environment."""
+    file = tmp_path / "greenroom.toml"
+    file.write_text('[docker]\nmemory_mib = 512\ncapabilities = ["SYS_PTRACE"]\nprints_command = true\n')
+    monkeypatch.setenv("GREENROOM_DOCKER__PIDS", "99")
+    docker = engine_settings(load_config(file)).docker
+    assert docker == DockerSettings(memory_mib=512, capabilities=("SYS_PTRACE",), prints_command=True, pids=99)
