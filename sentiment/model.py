@@ -22,7 +22,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,10 +33,11 @@ import numpy.typing as npt
 
 from sentiment.text import HASH_BITS, TREATMENT_VERSION, Hashes, featurise, locate
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Payloads = npt.NDArray[np.int64]
 _Shorts = npt.NDArray[np.int16]
 
 
@@ -104,45 +105,42 @@ def _number(name: str, value: str, kinds: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Table:
-    """A map from hashes to payloads of up to 48 bits; all other hashes have payload 0.
+    """A map from hashes to payloads, signed numbers of up to 48 bits; all other hashes have payload 0.
 
-    A few levels of direct addressing: of the hashes that fall on the same slot of a level, one stays there and the
-    others go to the next level, which is smaller. A slot holds a mark, 16 bits of its hash, so that one strange n-gram
-    in some ten thousand is taken for a known one. Mark and payload are side by side in one word, so that a level costs
-    one look at a far place in memory. Those that find no slot on the last level, about one in ten thousand, are left
-    out.
+    Two levels of buckets, a bucket being a few slots side by side in memory. The hashes that find their bucket of the
+    first level full go to the second level, which is smaller; the few that find it full there too, at most one in a
+    thousand, are left out. A slot holds a mark, 16 bits of its hash, so that one strange n-gram in some ten thousand is
+    taken for a known one. Mark and payload are side by side in one word, so that a level costs one look at a far place
+    in memory.
 
     Attributes:
-        words: one a slot: the mark in the lowest 16 bits, 0 if the slot is empty, and the payload above.
-        level_bits: level i has ``2**level_bits[i]`` slots, which follow those of level i - 1.
+        words: one a slot: the mark in the lowest 16 bits, 0 if the slot is empty, and the payload above. A bucket's
+            slots are taken in their order.
+        level_bits: level i has ``2**level_bits[i]`` slots; those of the second follow those of the first.
     """
 
-    words: Hashes
+    words: Payloads
     level_bits: tuple[int, ...]
-    _offsets: Hashes = field(init=False, repr=False)
-    _shifts: Hashes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        starts = [sum(1 << bits for bits in self.level_bits[:level]) for level in range(len(self.level_bits))]
-        object.__setattr__(self, "_offsets", np.array(starts[1:], np.uint64)[:, None])
-        object.__setattr__(self, "_shifts", np.array([64 - bits for bits in self.level_bits[1:]], np.uint64)[:, None])
 
     @classmethod
     def of(cls, hashes: Hashes) -> "Table":
         """Build a table of *hashes*, distinct, odd and below 2**HASH_BITS; payloads are 1, 2, ... by slot."""
-        levels = []
         level_bits: list[int] = []
-        for factor, spare_bits in zip(_FACTORS, _SPARE_BITS, strict=True):
-            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + spare_bits)
-            places = (hashes * factor >> 64 - bits).astype(np.int64)
-            marks = np.zeros(1 << bits, np.uint64)
-            marks[places] = hashes & _MARK_MASK
-            levels.append(marks)
+        levels = []
+        for level in _LEVELS:
+            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + level.spare_bits)
+            buckets = level.buckets(hashes, bits)
+            order = buckets.argsort(kind="stable")
+            buckets = buckets[order]
+            ranks = np.arange(len(order)) - buckets.searchsorted(buckets)
+            fits = ranks < level.width
+            words = np.zeros(1 << bits, np.int64)
+            words[buckets[fits] * level.width + ranks[fits]] = hashes[order[fits]] & _MARK_MASK
+            hashes = hashes[order[~fits]]
+            levels.append(words)
             level_bits.append(bits)
-            # One with the same mark on the same slot would never be looked for further on.
-            hashes = hashes[marks[places] != hashes & _MARK_MASK]
         table = cls(np.concatenate(levels), tuple(level_bits))
-        return table.filled(np.arange(1, table.size + 1, dtype=np.uint64))
+        return table.filled(np.arange(1, table.size + 1))
 
     @property
     def size(self) -> int:
@@ -154,47 +152,68 @@ class Table:
         """The mark of each slot."""
         return self.words.astype(np.uint16)
 
-    def filled(self, payloads: Hashes) -> "Table":
+    @property
+    def payloads(self) -> Payloads:
+        """The payload of each slot; 0 for one that is not taken."""
+        return self.words >> _MARK_BITS
+
+    def filled(self, payloads: Payloads) -> "Table":
         """The same table with other *payloads*, one for each taken slot."""
-        words: Hashes = np.bitwise_and(self.words, _MARK_MASK, dtype=np.uint64)
-        words[words > 0] |= np.left_shift(payloads, _MARK_BITS, dtype=np.uint64)
+        words = self.words & _MARK_MASK
+        words[words > 0] |= payloads << _MARK_BITS
         return Table(words, self.level_bits)
 
-    def find(self, hashes: Hashes) -> Hashes:
+    def find(self, hashes: Hashes) -> Payloads:
         """The payload of each of *hashes*."""
-        places = np.right_shift(hashes, HASH_BITS - self.level_bits[0], dtype=np.uint64)
-        words = self.words[places.view(np.int64)]
-        others = ((words ^ hashes) & _MARK_MASK).nonzero()[0]
-        # An empty slot says that no other level has it.
-        displaced = others[words[others].nonzero()[0]]
-        payloads: Hashes = np.right_shift(words, _MARK_BITS, dtype=np.uint64)
-        payloads[others] = 0
-        if displaced.size:
-            payloads[displaced] = self._find_further(hashes[displaced])
+        first, second = self._levels
+        payloads, may_be_further = _LEVELS[0].find(first, hashes)
+        # What the first level has with payload 0, the second has not, and 0 is the answer all the same.
+        may_be_further &= payloads == 0
+        further = may_be_further.nonzero()[0]
+        payloads[further], _ = _LEVELS[1].find(second, hashes.take(further))
         return payloads
 
-    def _find_further(self, hashes: Hashes) -> Hashes:
-        """Look at all levels but the first at once, a row for each: fewer steps of Python than one by one."""
-        places = hashes * _FACTORS[1:, None]
-        places >>= self._shifts
-        places += self._offsets
-        words = self.words[places.view(np.int64)]
-        is_other = (words ^ hashes) & _MARK_MASK != 0
-        words >>= _MARK_BITS
-        words[is_other] = 0
-        payloads: Hashes = words[-1]
-        for level in words[-2::-1]:
-            np.copyto(payloads, level, where=level != 0)
-        return payloads
+    @cached_property
+    def _levels(self) -> tuple[Payloads, Payloads]:
+        """The words of each level, a row a bucket."""
+        end = 1 << self.level_bits[0]
+        first, second = _LEVELS
+        return self.words[:end].reshape(-1, first.width), self.words[end:].reshape(-1, second.width)
+
+
+class _Level(NamedTuple):
+    """How a level of a table is laid out.
+
+    Attributes:
+        width: slots in a bucket; a power of two.
+        spare_bits: how many bits more than its hashes need it has.
+        factor: what spreads the hashes over it.
+    """
+
+    width: int
+    spare_bits: int
+    factor: np.uint64
+
+    def buckets(self, hashes: Hashes, bits: int) -> Indices:
+        """The bucket of each of *hashes* in a level of ``2**bits`` slots."""
+        places: Hashes = hashes * self.factor
+        places >>= np.uint64(64 - bits + self.width.bit_length() - 1)
+        return places.view(np.int64)
+
+    def find(self, words: Payloads, hashes: Hashes) -> tuple[Payloads, npt.NDArray[np.bool_]]:
+        """The payload in *words*, a row a bucket, of each of *hashes*, or 0; and whether its bucket is full."""
+        found = words.take(self.buckets(hashes, words.size.bit_length() - 1), axis=0)
+        hits = (found.ravel().astype(np.uint16) == hashes.astype(np.uint16).repeat(self.width)).nonzero()[0]
+        payloads = np.zeros(len(hashes), np.int64)
+        payloads[hits // self.width] = found.ravel().take(hits) >> _MARK_BITS
+        return payloads, found[:, -1] != 0
 
 
 _MARK_BITS = 16
 _MARK_MASK = (1 << _MARK_BITS) - 1
 _SMALLEST_LEVEL_BITS = 6
-# For each level, what spreads the hashes over it, and how many bits more than they need it has. The first takes the
-# uppermost bits as they are: a review's sorted hashes then walk through it in order.
-_FACTORS = np.array([1 << 64 - HASH_BITS, 0xD1342543DE82EF95, 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93], np.uint64)
-_SPARE_BITS = (0, 0, 2, 3)
+# The first takes the uppermost bits as they are: a review's sorted hashes then walk through it in order.
+_LEVELS = (_Level(2, 0, np.uint64(1 << 64 - HASH_BITS)), _Level(8, 1, np.uint64(0xD1342543DE82EF95)))
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -317,7 +336,7 @@ class SentimentModel:
             "level_bits": list(self.table.level_bits),
         }
         with _replacing(folder / _ARRAYS) as path, path.open("wb") as file:
-            influence, energy = _unpacked(np.right_shift(self.table.words, _MARK_BITS, dtype=np.uint64))
+            influence, energy = (part.astype(np.int16) for part in _unpacked(self.table.payloads))
             np.savez(file, marks=self.table.marks, influence=influence, energy=energy)
         with _replacing(folder / _DOCUMENT) as path:
             path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -335,23 +354,25 @@ class SentimentModel:
 _BATCH_TEXTS = 128
 
 
-def _sums(values: _Shorts, bounds: Indices) -> Indices:
+def _sums(values: Indices, bounds: Indices) -> Indices:
     """The sums of *values* between *bounds*. As they are whole numbers, no sum depends on what stands before it."""
+    if len(bounds) == len(("start", "end")):
+        return np.array([values.sum()])
     totals = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=totals[1:])
+    values.cumsum(out=totals[1:])
     sums: Indices = totals[bounds[1:]] - totals[bounds[:-1]]
     return sums
 
 
-def _packed(influence: _Shorts, energy: _Shorts) -> Hashes:
-    payloads: Hashes = influence.view(np.uint16).astype(np.uint64)
+def _packed(influence: _Shorts, energy: _Shorts) -> Payloads:
+    payloads: Payloads = influence.astype(np.int64)
     payloads <<= 16
-    payloads |= energy.astype(np.uint64)
+    payloads |= energy
     return payloads
 
 
-def _unpacked(payloads: Hashes) -> tuple[_Shorts, _Shorts]:
-    return (payloads >> 16).astype(np.int16), payloads.astype(np.int16)
+def _unpacked(payloads: Payloads) -> tuple[Indices, Indices]:
+    return payloads >> 16, payloads & 0xFFFF
 
 
 def _probability(margins: Floats) -> Floats:
@@ -443,8 +464,8 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_table(arrays: Mapping[str, npt.NDArray[Any]], level_bits: Sequence[int]) -> Table:
-    if len(level_bits) != len(_FACTORS) or not all(0 < bits < HASH_BITS for bits in level_bits):
-        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_FACTORS)} numbers of bits")
+    if len(level_bits) != len(_LEVELS) or not all(0 < bits < HASH_BITS for bits in level_bits):
+        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_LEVELS)} numbers of bits")
     slots = sum(1 << bits for bits in level_bits)
     if any(len(array) != slots for array in arrays.values()):
         lengths = {name: len(array) for name, array in arrays.items()}
