@@ -56,13 +56,13 @@ class Hyperparameters:
         c: cost of an error on the training data against a small weight; above 0.
         min_df: an n-gram counts if at least so many training reviews have it.
         ngram_max: the most words in an n-gram, 1 to 5.
-        folds: for the out-of-fold margins, one in so many training reviews is held out; fewer if a class is smaller.
+        folds: for the out-of-fold margins, one in so many training reviews is held out; more if a class is smaller.
     """
 
     c: float = 1.0
     min_df: int = 2
     ngram_max: int = 3
-    folds: int = 5
+    folds: int = 3
 
     def __post_init__(self) -> None:
         if not 0 < self.c < math.inf:
@@ -498,17 +498,18 @@ def train(
     """
     settings = hyperparameters or Hyperparameters()
     positive = _checked_labels(texts, labels)
-    runs = _runs(positive, settings.folds)
-    order = np.lexsort((positive, runs))
+    is_held_out = _held_out(positive, settings.folds)
+    order = np.lexsort((positive, ~is_held_out))
     progress(f"reading the n-grams of {len(texts):,} reviews")
     rows = _Rows.of([texts[index] for index in order], settings)
     progress(f"{rows.width:,} n-grams stand in at least {settings.min_df} reviews")
-    fit = _Fit(rows, positive[order], runs[order].searchsorted(range(_RUNS + 1)), settings.c)
-    margins, truth = fit.held_out(progress)
+    fit = _Fit(rows, positive[order], int(is_held_out.sum()), settings.c)
+    progress(f"fitting to all reviews but {fit.held_out:,}")
+    margins, truth = fit.held_out_margins(), fit.positive[: fit.held_out]
     slope, offset = _platt(margins, truth)
     accuracy = float(np.mean((slope * margins + offset >= 0) == truth))
     progress("fitting the model to all reviews")
-    ratios, weights, bias = fit.without(None)
+    ratios, weights, bias = fit.from_row(0)
     training = Training(int(positive.sum()), int((~positive).sum()), rows.width, len(margins), accuracy)
     influence, influence_unit = _whole(slope * ratios * weights)
     energy, energy_unit = _whole(ratios**2)
@@ -535,21 +536,15 @@ def _checked_labels(texts: Sequence[str], labels: Sequence[int] | npt.NDArray[np
     return positive
 
 
-# The rows of the training data are in three runs: held out first, never held out, held out last. So what a fit leaves
-# out is at one end of what it takes in, and no fit needs a copy. Two folds give 10,000 margins of 25,000 reviews for
-# the two numbers of the Platt scaling; the other folds' margins would say nothing new and cost a fit each.
-_RUNS = 3
-_HELD_OUT = (0, 2)
-
-
-def _runs(positive: npt.NDArray[np.bool_], folds: int) -> Indices:
-    """The run of each review: of a class, in turn, one goes to the first, one to the last, the others between."""
-    runs = np.ones(len(positive), np.int64)
+# One fold alone: it gives 8,300 margins of 25,000 reviews for the two numbers of the Platt scaling. Another would cost
+# a fit, and changes the calibration by less than what the choice of reviews does.
+def _held_out(positive: npt.NDArray[np.bool_], folds: int) -> npt.NDArray[np.bool_]:
+    """Which reviews are held out: of each class, the first of every *folds*."""
+    is_held_out = np.zeros(len(positive), np.bool_)
     count = min(folds, int(positive.sum()), int((~positive).sum()))
     for is_class in (positive, ~positive):
-        numbers = np.arange(is_class.sum()) % count
-        runs[is_class] = np.where(numbers < len(_HELD_OUT), 2 * numbers, 1)
-    return runs
+        is_held_out[is_class.nonzero()[0][::count]] = True
+    return is_held_out
 
 
 @dataclass(frozen=True)
@@ -585,18 +580,14 @@ class _Rows:
 
     def scaled(self, ratios: Floats, start: int, end: int) -> Any:
         """A range of reviews as a sparse matrix of *ratios*, each row of length 1."""
-        from scipy import sparse  # noqa: PLC0415 - slow to import, and serving does without
+        # Slow to import, and serving does without.
+        from scipy import sparse  # noqa: PLC0415
+        from sklearn.preprocessing import normalize  # noqa: PLC0415
 
         bounds = self.bounds[start : end + 1]
         columns = self.columns[bounds[0] : bounds[-1]]
-        bounds = bounds - bounds[0]
-        values = ratios[columns]
-        squares: Any = sparse.csr_array((values**2, columns, bounds), (end - start, self.width))
-        lengths = np.sqrt(squares @ np.ones(self.width))
-        # A review of n-grams that say nothing.
-        lengths[lengths == 0] = 1
-        values /= lengths.repeat(np.diff(bounds))
-        return sparse.csr_array((values, columns, bounds), (end - start, self.width))
+        rows = sparse.csr_array((ratios[columns], columns, bounds - bounds[0]), (end - start, self.width))
+        return normalize(rows, copy=False)
 
     def counts(self, start: int, end: int) -> npt.NDArray[np.int32]:
         """In how many of a range of reviews each n-gram stands."""
@@ -606,45 +597,40 @@ class _Rows:
 def _frequent(hashes: Hashes, min_df: int) -> Hashes:
     """Those that occur *min_df* times, each once, in ascending order."""
     ordered: Hashes = np.sort(hashes)
-    firsts = np.append(0, (ordered[1:] != ordered[:-1]).nonzero()[0] + 1) if ordered.size else np.zeros(0, np.int64)
-    counts = np.diff(np.append(firsts, len(ordered)))
-    frequent: Hashes = ordered[firsts[counts >= min_df]]
-    return frequent
+    lasts = ordered[min_df - 1 :]
+    frequent = lasts[lasts == ordered[: len(lasts)]]
+    is_first = np.append([True], frequent[1:] != frequent[:-1])[: len(frequent)]
+    distinct: Hashes = frequent[is_first]
+    return distinct
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Linear models of rows in runs, which are sorted by label; run i is ``rows[bounds[i]:bounds[i + 1]]``."""
+    """Linear models of rows, of which the first *held_out* can be left out; either part is sorted by label."""
 
     rows: _Rows
     positive: npt.NDArray[np.bool_]
-    bounds: Indices
+    held_out: int
     c: float
 
-    def held_out(self, progress: Callable[[str], None]) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """The margins of the runs that are held out, each from all other rows and nothing else; and their labels."""
-        margins, truth = [], []
-        for run in _HELD_OUT:
-            start, end = self.bounds[run : run + 2]
-            progress(f"fitting to all reviews but {end - start:,}")
-            ratios, weights, bias = self.without(run)
-            margins.append(self.rows.scaled(ratios, start, end) @ weights + bias)
-            truth.append(self.positive[start:end])
-        return np.concatenate(margins), np.concatenate(truth)
+    def held_out_margins(self) -> Floats:
+        """The margins of the rows held out, from all others and nothing else."""
+        ratios, weights, bias = self.from_row(self.held_out)
+        margins: Floats = self.rows.scaled(ratios, 0, self.held_out) @ weights + bias
+        return margins
 
-    def without(self, left_out: int | None) -> tuple[Floats, Floats, float]:
-        """Ratios, weights and bias from all rows, but for those of the run *left_out*, the first or the last."""
-        runs = [run for run in range(_RUNS) if run != left_out]
-        start, end = self.bounds[runs[0]], self.bounds[runs[-1] + 1]
-        negative, positive = np.sum([self._counts[run] for run in runs], axis=0)
-        ratios = _ratios(negative, positive)
+    def from_row(self, start: int) -> tuple[Floats, Floats, float]:
+        """Ratios, weights and bias from the rows *start*, 0 or *held_out*, and after."""
+        end = len(self.positive)
+        counts = self._counts[1] if start else self._counts[0] + self._counts[1]
+        ratios = _ratios(*counts)
         return ratios, *_support_vectors(self.rows.scaled(ratios, start, end), self.positive[start:end], self.c)
 
     @cached_property
     def _counts(self) -> list[npt.NDArray[np.int32]]:
-        """For each run, in how many of its negative and positive rows each n-gram stands: shape (2, width)."""
+        """Of the rows held out and of the others: in how many negative and positive ones each n-gram stands."""
         counts = []
-        for start, end in pairwise(self.bounds):
+        for start, end in pairwise((0, self.held_out, len(self.positive))):
             middle = end - self.positive[start:end].sum()
             counts.append(np.stack([self.rows.counts(start, middle), self.rows.counts(middle, end)]))
         return counts
