@@ -22,7 +22,7 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -33,10 +33,11 @@ import numpy.typing as npt
 
 from sentiment.text import HASH_BITS, TREATMENT_VERSION, Hashes, featurise, locate
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Payloads = npt.NDArray[np.int64]
 _Shorts = npt.NDArray[np.int16]
 
 
@@ -55,13 +56,13 @@ class Hyperparameters:
         c: cost of an error on the training data against a small weight; above 0.
         min_df: an n-gram counts if at least so many training reviews have it.
         ngram_max: the most words in an n-gram, 1 to 5.
-        folds: for the out-of-fold margins, one in so many training reviews is held out; fewer if a class is smaller.
+        folds: for the out-of-fold margins, one in so many training reviews is held out; more if a class is smaller.
     """
 
     c: float = 1.0
     min_df: int = 2
     ngram_max: int = 3
-    folds: int = 5
+    folds: int = 3
 
     def __post_init__(self) -> None:
         if not 0 < self.c < math.inf:
@@ -104,45 +105,42 @@ def _number(name: str, value: str, kinds: Mapping[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class Table:
-    """A map from hashes to payloads of up to 48 bits; all other hashes have payload 0.
+    """A map from hashes to payloads, signed numbers of up to 48 bits; all other hashes have payload 0.
 
-    A few levels of direct addressing: of the hashes that fall on the same slot of a level, one stays there and the
-    others go to the next level, which is smaller. A slot holds a mark, 16 bits of its hash, so that one strange n-gram
-    in some ten thousand is taken for a known one. Mark and payload are side by side in one word, so that a level costs
-    one look at a far place in memory. Those that find no slot on the last level, about one in ten thousand, are left
-    out.
+    Two levels of buckets, a bucket being a few slots side by side in memory. The hashes that find their bucket of the
+    first level full go to the second level, which is smaller; the few that find it full there too, at most one in a
+    thousand, are left out. A slot holds a mark, 16 bits of its hash, so that one strange n-gram in some ten thousand is
+    taken for a known one. Mark and payload are side by side in one word, so that a level costs one look at a far place
+    in memory.
 
     Attributes:
-        words: one a slot: the mark in the lowest 16 bits, 0 if the slot is empty, and the payload above.
-        level_bits: level i has ``2**level_bits[i]`` slots, which follow those of level i - 1.
+        words: one a slot: the mark in the lowest 16 bits, 0 if the slot is empty, and the payload above. A bucket's
+            slots are taken in their order.
+        level_bits: level i has ``2**level_bits[i]`` slots; those of the second follow those of the first.
     """
 
-    words: Hashes
+    words: Payloads
     level_bits: tuple[int, ...]
-    _offsets: Hashes = field(init=False, repr=False)
-    _shifts: Hashes = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        starts = [sum(1 << bits for bits in self.level_bits[:level]) for level in range(len(self.level_bits))]
-        object.__setattr__(self, "_offsets", np.array(starts[1:], np.uint64)[:, None])
-        object.__setattr__(self, "_shifts", np.array([64 - bits for bits in self.level_bits[1:]], np.uint64)[:, None])
 
     @classmethod
     def of(cls, hashes: Hashes) -> "Table":
         """Build a table of *hashes*, distinct, odd and below 2**HASH_BITS; payloads are 1, 2, ... by slot."""
-        levels = []
         level_bits: list[int] = []
-        for factor, spare_bits in zip(_FACTORS, _SPARE_BITS, strict=True):
-            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + spare_bits)
-            places = (hashes * factor >> 64 - bits).astype(np.int64)
-            marks = np.zeros(1 << bits, np.uint64)
-            marks[places] = hashes & _MARK_MASK
-            levels.append(marks)
+        levels = []
+        for level in _LEVELS:
+            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + level.spare_bits)
+            buckets = level.buckets(hashes, bits)
+            order = buckets.argsort(kind="stable")
+            buckets = buckets[order]
+            ranks = np.arange(len(order)) - buckets.searchsorted(buckets)
+            fits = ranks < level.width
+            words = np.zeros(1 << bits, np.int64)
+            words[buckets[fits] * level.width + ranks[fits]] = hashes[order[fits]] & _MARK_MASK
+            hashes = hashes[order[~fits]]
+            levels.append(words)
             level_bits.append(bits)
-            # One with the same mark on the same slot would never be looked for further on.
-            hashes = hashes[marks[places] != hashes & _MARK_MASK]
         table = cls(np.concatenate(levels), tuple(level_bits))
-        return table.filled(np.arange(1, table.size + 1, dtype=np.uint64))
+        return table.filled(np.arange(1, table.size + 1))
 
     @property
     def size(self) -> int:
@@ -154,47 +152,68 @@ class Table:
         """The mark of each slot."""
         return self.words.astype(np.uint16)
 
-    def filled(self, payloads: Hashes) -> "Table":
+    @property
+    def payloads(self) -> Payloads:
+        """The payload of each slot; 0 for one that is not taken."""
+        return self.words >> _MARK_BITS
+
+    def filled(self, payloads: Payloads) -> "Table":
         """The same table with other *payloads*, one for each taken slot."""
-        words: Hashes = np.bitwise_and(self.words, _MARK_MASK, dtype=np.uint64)
-        words[words > 0] |= np.left_shift(payloads, _MARK_BITS, dtype=np.uint64)
+        words = self.words & _MARK_MASK
+        words[words > 0] |= payloads << _MARK_BITS
         return Table(words, self.level_bits)
 
-    def find(self, hashes: Hashes) -> Hashes:
+    def find(self, hashes: Hashes) -> Payloads:
         """The payload of each of *hashes*."""
-        places = np.right_shift(hashes, HASH_BITS - self.level_bits[0], dtype=np.uint64)
-        words = self.words[places.view(np.int64)]
-        others = ((words ^ hashes) & _MARK_MASK).nonzero()[0]
-        # An empty slot says that no other level has it.
-        displaced = others[words[others].nonzero()[0]]
-        payloads: Hashes = np.right_shift(words, _MARK_BITS, dtype=np.uint64)
-        payloads[others] = 0
-        if displaced.size:
-            payloads[displaced] = self._find_further(hashes[displaced])
+        first, second = self._levels
+        payloads, may_be_further = _LEVELS[0].find(first, hashes)
+        # What the first level has with payload 0, the second has not, and 0 is the answer all the same.
+        may_be_further &= payloads == 0
+        further = may_be_further.nonzero()[0]
+        payloads[further], _ = _LEVELS[1].find(second, hashes.take(further))
         return payloads
 
-    def _find_further(self, hashes: Hashes) -> Hashes:
-        """Look at all levels but the first at once, a row for each: fewer steps of Python than one by one."""
-        places = hashes * _FACTORS[1:, None]
-        places >>= self._shifts
-        places += self._offsets
-        words = self.words[places.view(np.int64)]
-        is_other = (words ^ hashes) & _MARK_MASK != 0
-        words >>= _MARK_BITS
-        words[is_other] = 0
-        payloads: Hashes = words[-1]
-        for level in words[-2::-1]:
-            np.copyto(payloads, level, where=level != 0)
-        return payloads
+    @cached_property
+    def _levels(self) -> tuple[Payloads, Payloads]:
+        """The words of each level, a row a bucket."""
+        end = 1 << self.level_bits[0]
+        first, second = _LEVELS
+        return self.words[:end].reshape(-1, first.width), self.words[end:].reshape(-1, second.width)
+
+
+class _Level(NamedTuple):
+    """How a level of a table is laid out.
+
+    Attributes:
+        width: slots in a bucket; a power of two.
+        spare_bits: how many bits more than its hashes need it has.
+        factor: what spreads the hashes over it.
+    """
+
+    width: int
+    spare_bits: int
+    factor: np.uint64
+
+    def buckets(self, hashes: Hashes, bits: int) -> Indices:
+        """The bucket of each of *hashes* in a level of ``2**bits`` slots."""
+        places: Hashes = hashes * self.factor
+        places >>= np.uint64(64 - bits + self.width.bit_length() - 1)
+        return places.view(np.int64)
+
+    def find(self, words: Payloads, hashes: Hashes) -> tuple[Payloads, npt.NDArray[np.bool_]]:
+        """The payload in *words*, a row a bucket, of each of *hashes*, or 0; and whether its bucket is full."""
+        found = words.take(self.buckets(hashes, words.size.bit_length() - 1), axis=0)
+        hits = (found.ravel().astype(np.uint16) == hashes.astype(np.uint16).repeat(self.width)).nonzero()[0]
+        payloads = np.zeros(len(hashes), np.int64)
+        payloads[hits // self.width] = found.ravel().take(hits) >> _MARK_BITS
+        return payloads, found[:, -1] != 0
 
 
 _MARK_BITS = 16
 _MARK_MASK = (1 << _MARK_BITS) - 1
 _SMALLEST_LEVEL_BITS = 6
-# For each level, what spreads the hashes over it, and how many bits more than they need it has. The first takes the
-# uppermost bits as they are: a review's sorted hashes then walk through it in order.
-_FACTORS = np.array([1 << 64 - HASH_BITS, 0xD1342543DE82EF95, 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93], np.uint64)
-_SPARE_BITS = (0, 0, 2, 3)
+# The first takes the uppermost bits as they are: a review's sorted hashes then walk through it in order.
+_LEVELS = (_Level(2, 0, np.uint64(1 << 64 - HASH_BITS)), _Level(8, 1, np.uint64(0xD1342543DE82EF95)))
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -317,7 +336,7 @@ class SentimentModel:
             "level_bits": list(self.table.level_bits),
         }
         with _replacing(folder / _ARRAYS) as path, path.open("wb") as file:
-            influence, energy = _unpacked(np.right_shift(self.table.words, _MARK_BITS, dtype=np.uint64))
+            influence, energy = (part.astype(np.int16) for part in _unpacked(self.table.payloads))
             np.savez(file, marks=self.table.marks, influence=influence, energy=energy)
         with _replacing(folder / _DOCUMENT) as path:
             path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
@@ -335,23 +354,25 @@ class SentimentModel:
 _BATCH_TEXTS = 128
 
 
-def _sums(values: _Shorts, bounds: Indices) -> Indices:
+def _sums(values: Indices, bounds: Indices) -> Indices:
     """The sums of *values* between *bounds*. As they are whole numbers, no sum depends on what stands before it."""
+    if len(bounds) == len(("start", "end")):
+        return np.array([values.sum()])
     totals = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(values, out=totals[1:])
+    values.cumsum(out=totals[1:])
     sums: Indices = totals[bounds[1:]] - totals[bounds[:-1]]
     return sums
 
 
-def _packed(influence: _Shorts, energy: _Shorts) -> Hashes:
-    payloads: Hashes = influence.view(np.uint16).astype(np.uint64)
+def _packed(influence: _Shorts, energy: _Shorts) -> Payloads:
+    payloads: Payloads = influence.astype(np.int64)
     payloads <<= 16
-    payloads |= energy.astype(np.uint64)
+    payloads |= energy
     return payloads
 
 
-def _unpacked(payloads: Hashes) -> tuple[_Shorts, _Shorts]:
-    return (payloads >> 16).astype(np.int16), payloads.astype(np.int16)
+def _unpacked(payloads: Payloads) -> tuple[Indices, Indices]:
+    return payloads >> 16, payloads & 0xFFFF
 
 
 def _probability(margins: Floats) -> Floats:
@@ -443,8 +464,8 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_table(arrays: Mapping[str, npt.NDArray[Any]], level_bits: Sequence[int]) -> Table:
-    if len(level_bits) != len(_FACTORS) or not all(0 < bits < HASH_BITS for bits in level_bits):
-        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_FACTORS)} numbers of bits")
+    if len(level_bits) != len(_LEVELS) or not all(0 < bits < HASH_BITS for bits in level_bits):
+        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_LEVELS)} numbers of bits")
     slots = sum(1 << bits for bits in level_bits)
     if any(len(array) != slots for array in arrays.values()):
         lengths = {name: len(array) for name, array in arrays.items()}
@@ -477,17 +498,18 @@ def train(
     """
     settings = hyperparameters or Hyperparameters()
     positive = _checked_labels(texts, labels)
-    runs = _runs(positive, settings.folds)
-    order = np.lexsort((positive, runs))
+    is_held_out = _held_out(positive, settings.folds)
+    order = np.lexsort((positive, ~is_held_out))
     progress(f"reading the n-grams of {len(texts):,} reviews")
     rows = _Rows.of([texts[index] for index in order], settings)
     progress(f"{rows.width:,} n-grams stand in at least {settings.min_df} reviews")
-    fit = _Fit(rows, positive[order], runs[order].searchsorted(range(_RUNS + 1)), settings.c)
-    margins, truth = fit.held_out(progress)
+    fit = _Fit(rows, positive[order], int(is_held_out.sum()), settings.c)
+    progress(f"fitting to all reviews but {fit.held_out:,}")
+    margins, truth = fit.held_out_margins(), fit.positive[: fit.held_out]
     slope, offset = _platt(margins, truth)
     accuracy = float(np.mean((slope * margins + offset >= 0) == truth))
     progress("fitting the model to all reviews")
-    ratios, weights, bias = fit.without(None)
+    ratios, weights, bias = fit.from_row(0)
     training = Training(int(positive.sum()), int((~positive).sum()), rows.width, len(margins), accuracy)
     influence, influence_unit = _whole(slope * ratios * weights)
     energy, energy_unit = _whole(ratios**2)
@@ -514,21 +536,15 @@ def _checked_labels(texts: Sequence[str], labels: Sequence[int] | npt.NDArray[np
     return positive
 
 
-# The rows of the training data are in three runs: held out first, never held out, held out last. So what a fit leaves
-# out is at one end of what it takes in, and no fit needs a copy. Two folds give 10,000 margins of 25,000 reviews for
-# the two numbers of the Platt scaling; the other folds' margins would say nothing new and cost a fit each.
-_RUNS = 3
-_HELD_OUT = (0, 2)
-
-
-def _runs(positive: npt.NDArray[np.bool_], folds: int) -> Indices:
-    """The run of each review: of a class, in turn, one goes to the first, one to the last, the others between."""
-    runs = np.ones(len(positive), np.int64)
+# One fold alone: it gives 8,300 margins of 25,000 reviews for the two numbers of the Platt scaling. Another would cost
+# a fit, and changes the calibration by less than what the choice of reviews does.
+def _held_out(positive: npt.NDArray[np.bool_], folds: int) -> npt.NDArray[np.bool_]:
+    """Which reviews are held out: of each class, the first of every *folds*."""
+    is_held_out = np.zeros(len(positive), np.bool_)
     count = min(folds, int(positive.sum()), int((~positive).sum()))
     for is_class in (positive, ~positive):
-        numbers = np.arange(is_class.sum()) % count
-        runs[is_class] = np.where(numbers < len(_HELD_OUT), 2 * numbers, 1)
-    return runs
+        is_held_out[is_class.nonzero()[0][::count]] = True
+    return is_held_out
 
 
 @dataclass(frozen=True)
@@ -564,18 +580,14 @@ class _Rows:
 
     def scaled(self, ratios: Floats, start: int, end: int) -> Any:
         """A range of reviews as a sparse matrix of *ratios*, each row of length 1."""
-        from scipy import sparse  # noqa: PLC0415 - slow to import, and serving does without
+        # Slow to import, and serving does without.
+        from scipy import sparse  # noqa: PLC0415
+        from sklearn.preprocessing import normalize  # noqa: PLC0415
 
         bounds = self.bounds[start : end + 1]
         columns = self.columns[bounds[0] : bounds[-1]]
-        bounds = bounds - bounds[0]
-        values = ratios[columns]
-        squares: Any = sparse.csr_array((values**2, columns, bounds), (end - start, self.width))
-        lengths = np.sqrt(squares @ np.ones(self.width))
-        # A review of n-grams that say nothing.
-        lengths[lengths == 0] = 1
-        values /= lengths.repeat(np.diff(bounds))
-        return sparse.csr_array((values, columns, bounds), (end - start, self.width))
+        rows = sparse.csr_array((ratios[columns], columns, bounds - bounds[0]), (end - start, self.width))
+        return normalize(rows, copy=False)
 
     def counts(self, start: int, end: int) -> npt.NDArray[np.int32]:
         """In how many of a range of reviews each n-gram stands."""
@@ -585,45 +597,40 @@ class _Rows:
 def _frequent(hashes: Hashes, min_df: int) -> Hashes:
     """Those that occur *min_df* times, each once, in ascending order."""
     ordered: Hashes = np.sort(hashes)
-    firsts = np.append(0, (ordered[1:] != ordered[:-1]).nonzero()[0] + 1) if ordered.size else np.zeros(0, np.int64)
-    counts = np.diff(np.append(firsts, len(ordered)))
-    frequent: Hashes = ordered[firsts[counts >= min_df]]
-    return frequent
+    lasts = ordered[min_df - 1 :]
+    frequent = lasts[lasts == ordered[: len(lasts)]]
+    is_first = np.append([True], frequent[1:] != frequent[:-1])[: len(frequent)]
+    distinct: Hashes = frequent[is_first]
+    return distinct
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Linear models of rows in runs, which are sorted by label; run i is ``rows[bounds[i]:bounds[i + 1]]``."""
+    """Linear models of rows, of which the first *held_out* can be left out; either part is sorted by label."""
 
     rows: _Rows
     positive: npt.NDArray[np.bool_]
-    bounds: Indices
+    held_out: int
     c: float
 
-    def held_out(self, progress: Callable[[str], None]) -> tuple[Floats, npt.NDArray[np.bool_]]:
-        """The margins of the runs that are held out, each from all other rows and nothing else; and their labels."""
-        margins, truth = [], []
-        for run in _HELD_OUT:
-            start, end = self.bounds[run : run + 2]
-            progress(f"fitting to all reviews but {end - start:,}")
-            ratios, weights, bias = self.without(run)
-            margins.append(self.rows.scaled(ratios, start, end) @ weights + bias)
-            truth.append(self.positive[start:end])
-        return np.concatenate(margins), np.concatenate(truth)
+    def held_out_margins(self) -> Floats:
+        """The margins of the rows held out, from all others and nothing else."""
+        ratios, weights, bias = self.from_row(self.held_out)
+        margins: Floats = self.rows.scaled(ratios, 0, self.held_out) @ weights + bias
+        return margins
 
-    def without(self, left_out: int | None) -> tuple[Floats, Floats, float]:
-        """Ratios, weights and bias from all rows, but for those of the run *left_out*, the first or the last."""
-        runs = [run for run in range(_RUNS) if run != left_out]
-        start, end = self.bounds[runs[0]], self.bounds[runs[-1] + 1]
-        negative, positive = np.sum([self._counts[run] for run in runs], axis=0)
-        ratios = _ratios(negative, positive)
+    def from_row(self, start: int) -> tuple[Floats, Floats, float]:
+        """Ratios, weights and bias from the rows *start*, 0 or *held_out*, and after."""
+        end = len(self.positive)
+        counts = self._counts[1] if start else self._counts[0] + self._counts[1]
+        ratios = _ratios(*counts)
         return ratios, *_support_vectors(self.rows.scaled(ratios, start, end), self.positive[start:end], self.c)
 
     @cached_property
     def _counts(self) -> list[npt.NDArray[np.int32]]:
-        """For each run, in how many of its negative and positive rows each n-gram stands: shape (2, width)."""
+        """Of the rows held out and of the others: in how many negative and positive ones each n-gram stands."""
         counts = []
-        for start, end in pairwise(self.bounds):
+        for start, end in pairwise((0, self.held_out, len(self.positive))):
             middle = end - self.positive[start:end].sum()
             counts.append(np.stack([self.rows.counts(start, middle), self.rows.counts(middle, end)]))
         return counts

@@ -75,7 +75,8 @@ def test_explanations_add_up(model: SentimentModel, text: str) -> None:
     assert math.isclose(math.fsum(word.weight for word in explanation.words) + explanation.bias, explanation.margin)
     assert explanation.probability == model.predict([text])[0]
     assert math.isclose(1 / (1 + math.exp(-explanation.margin)), explanation.probability)
-    assert all(word.weight == 0 for word in explanation.words if word.text.encode().isspace())
+    # Python counts "\x85" among the spaces; in old reviews it is an ellipsis.
+    assert all(word.weight == 0 for word in explanation.words if word.text.isspace() and "\x85" not in word.text)
 
 
 def test_explanation_names_the_words(model: SentimentModel) -> None:
@@ -192,8 +193,8 @@ def _rewrite(**changed: np.ndarray) -> Callable[[Path], object]:
         (_edit(lambda document: document.update(bias="nan")), "out of range"),
         (_edit(lambda document: document.update(energy_unit=-1)), "out of range"),
         (_edit(lambda document: document.update(level_bits=[3])), "level_bits"),
-        (_edit(lambda document: document.update(level_bits=[60, 60, 60, 60])), "level_bits"),
-        (_edit(lambda document: document.update(level_bits=[6, 6, 6, 6])), "belong together"),
+        (_edit(lambda document: document.update(level_bits=[60, 60])), "level_bits"),
+        (_edit(lambda document: document.update(level_bits=[6, 6])), "belong together"),
         (_edit(lambda document: document.update(hyperparameters={"ngram_max": 900})), "ngram_max"),
         (_edit(lambda document: document.update(hyperparameters={"colour": 1})), "colour"),
         (_rewrite(influence=np.zeros(3, np.int16)), "belong together"),
@@ -312,5 +313,5 @@ def test_table_finds_what_is_in_it(size: int, seed: int) -> None:
     payloads = table.find(known)
     assert len(np.unique(payloads[payloads > 0])) >= len(known) - 2 - size // 1000
     assert np.count_nonzero(table.find(strange)) <= 2 + size // 1000
-    refilled = table.filled(np.arange(table.size, dtype=np.uint64) + 100).find(known)
+    refilled = table.filled(np.arange(table.size) + 100).find(known)
     assert refilled.tolist() == np.where(payloads > 0, payloads + 99, 0).tolist()
