@@ -126,20 +126,21 @@ class Table:
     def of(cls, hashes: Hashes) -> "Table":
         """Build a table of *hashes*, distinct, odd and below 2**HASH_BITS; payloads are 1, 2, ... by slot."""
         level_bits: list[int] = []
-        levels = []
-        for level in _LEVELS:
-            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + level.spare_bits)
-            buckets = level.buckets(hashes, bits)
-            order = buckets.argsort(kind="stable")
-            buckets = buckets[order]
-            ranks = np.arange(len(order)) - buckets.searchsorted(buckets)
-            fits = ranks < level.width
-            words = np.zeros(1 << bits, np.int64)
-            words[buckets[fits] * level.width + ranks[fits]] = hashes[order[fits]] & _MARK_MASK
+        words = []
+        for shape in _SHAPES:
+            bits = max(_SMALLEST_LEVEL_BITS, (len(hashes) * 3 // 2).bit_length() + shape.spare_bits)
+            level = _Level.of(np.zeros(1 << bits, np.int64), shape)
+            marks = hashes & _MARK_MASK
+            # In the order of their buckets, and one alone of those that nothing would tell apart.
+            keys, order = np.unique((level.buckets(hashes) << _MARK_BITS) | marks.view(np.int64), return_index=True)
+            buckets = keys >> _MARK_BITS
+            ranks = np.arange(len(keys)) - buckets.searchsorted(buckets)
+            fits = ranks < shape.width
+            level.words[buckets[fits], ranks[fits]] = marks[order[fits]]
             hashes = hashes[order[~fits]]
-            levels.append(words)
+            words.append(level.words.ravel())
             level_bits.append(bits)
-        table = cls(np.concatenate(levels), tuple(level_bits))
+        table = cls(np.concatenate(words), tuple(level_bits))
         return table.filled(np.arange(1, table.size + 1))
 
     @property
@@ -165,23 +166,31 @@ class Table:
 
     def find(self, hashes: Hashes) -> Payloads:
         """The payload of each of *hashes*."""
-        first, second = self._levels
-        payloads, may_be_further = _LEVELS[0].find(first, hashes)
-        # What the first level has with payload 0, the second has not, and 0 is the answer all the same.
-        may_be_further &= payloads == 0
-        further = may_be_further.nonzero()[0]
-        payloads[further], _ = _LEVELS[1].find(second, hashes.take(further))
+        payloads = np.zeros(len(hashes), np.int64)
+        places, known = self.known(hashes)
+        payloads[places] = known
         return payloads
 
+    def known(self, hashes: Hashes) -> tuple[Indices, Payloads]:
+        """Which of *hashes* the table has, by their numbers in no order; and the payload of each of those."""
+        first, second = self._levels
+        places, words, is_further = first.find(hashes)
+        is_further[places] = False
+        further = is_further.nonzero()[0]
+        more_places, more_words, _ = second.find(hashes.take(further))
+        return (
+            np.concatenate([places, further.take(more_places)]),
+            np.concatenate([words, more_words]) >> _MARK_SHIFT,
+        )
+
     @cached_property
-    def _levels(self) -> tuple[Payloads, Payloads]:
-        """The words of each level, a row a bucket."""
+    def _levels(self) -> tuple["_Level", "_Level"]:
         end = 1 << self.level_bits[0]
-        first, second = _LEVELS
-        return self.words[:end].reshape(-1, first.width), self.words[end:].reshape(-1, second.width)
+        first, second = _SHAPES
+        return _Level.of(self.words[:end], first), _Level.of(self.words[end:], second)
 
 
-class _Level(NamedTuple):
+class _Shape(NamedTuple):
     """How a level of a table is laid out.
 
     Attributes:
@@ -192,28 +201,48 @@ class _Level(NamedTuple):
 
     width: int
     spare_bits: int
-    factor: np.uint64
+    factor: int
 
-    def buckets(self, hashes: Hashes, bits: int) -> Indices:
-        """The bucket of each of *hashes* in a level of ``2**bits`` slots."""
-        places: Hashes = hashes * self.factor
-        places >>= np.uint64(64 - bits + self.width.bit_length() - 1)
+
+class _Level(NamedTuple):
+    """The words of a level, a row a bucket, and how to get from a hash to its bucket."""
+
+    words: Payloads
+    factor: Hashes
+    shift: Hashes
+
+    @classmethod
+    def of(cls, words: Payloads, shape: _Shape) -> "_Level":
+        rows = words.reshape(-1, shape.width)
+        shift = 64 - (len(rows).bit_length() - 1)
+        # Arrays of one number, as numpy takes half as long for them as for a number.
+        return cls(rows, np.array(shape.factor, np.uint64), np.array(shift, np.uint64))
+
+    def buckets(self, hashes: Hashes) -> Indices:
+        """The bucket of each of *hashes*."""
+        places = hashes * self.factor
+        places >>= self.shift
         return places.view(np.int64)
 
-    def find(self, words: Payloads, hashes: Hashes) -> tuple[Payloads, npt.NDArray[np.bool_]]:
-        """The payload in *words*, a row a bucket, of each of *hashes*, or 0; and whether its bucket is full."""
-        found = words.take(self.buckets(hashes, words.size.bit_length() - 1), axis=0)
-        hits = (found.ravel().astype(np.uint16) == hashes.astype(np.uint16).repeat(self.width)).nonzero()[0]
-        payloads = np.zeros(len(hashes), np.int64)
-        payloads[hits // self.width] = found.ravel().take(hits) >> _MARK_BITS
-        return payloads, found[:, -1] != 0
+    def find(self, hashes: Hashes) -> tuple[Indices, Payloads, npt.NDArray[np.bool_]]:
+        """The numbers of those of *hashes* that are here, the word of each of them; and of all, if the bucket is full.
+
+        All of a bucket is looked at, as that is one look at a far place in memory, and then there is no step for those
+        that are not the first in it.
+        """
+        rows = self.words.take(self.buckets(hashes), axis=0)
+        found = rows.ravel()
+        width = rows.shape[1]
+        hits = (found.astype(np.uint16) == hashes.astype(np.uint16).repeat(width)).nonzero()[0]
+        return hits // width, found.take(hits), rows[:, -1] != 0
 
 
 _MARK_BITS = 16
 _MARK_MASK = (1 << _MARK_BITS) - 1
+_MARK_SHIFT = np.array(_MARK_BITS)
 _SMALLEST_LEVEL_BITS = 6
 # The first takes the uppermost bits as they are: a review's sorted hashes then walk through it in order.
-_LEVELS = (_Level(2, 0, np.uint64(1 << 64 - HASH_BITS)), _Level(8, 1, np.uint64(0xD1342543DE82EF95)))
+_SHAPES = (_Shape(2, 0, 1 << 64 - HASH_BITS), _Shape(8, 1, 0xD1342543DE82EF95))
 
 
 # --- the model -----------------------------------------------------------------------------------
@@ -343,10 +372,15 @@ class SentimentModel:
 
     def _margins(self, texts: Sequence[str]) -> Floats:
         features = featurise(texts, self.hyperparameters.ngram_max)
-        influence, energy = _unpacked(self.table.find(features.hashes))
-        energies = _sums(energy, features.bounds) * self.energy_unit
-        energies[energies == 0] = 1
-        margins: Floats = self.bias + _sums(influence, features.bounds) * self.influence_unit / np.sqrt(energies)
+        if len(texts) == 1:
+            _, payloads = self.table.known(features.hashes)
+            influences, energies = (part.sum(keepdims=True) for part in _unpacked(payloads))
+        else:
+            payloads = self.table.find(features.hashes)
+            influences, energies = (_sums(part, features.bounds) for part in _unpacked(payloads))
+        lengths = np.sqrt(energies * self.energy_unit)
+        lengths[lengths == 0] = 1
+        margins: Floats = self.bias + influences * self.influence_unit / lengths
         return margins
 
 
@@ -356,8 +390,6 @@ _BATCH_TEXTS = 128
 
 def _sums(values: Indices, bounds: Indices) -> Indices:
     """The sums of *values* between *bounds*. As they are whole numbers, no sum depends on what stands before it."""
-    if len(bounds) == len(("start", "end")):
-        return np.array([values.sum()])
     totals = np.zeros(len(values) + 1, np.int64)
     values.cumsum(out=totals[1:])
     sums: Indices = totals[bounds[1:]] - totals[bounds[:-1]]
@@ -464,8 +496,8 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def _read_table(arrays: Mapping[str, npt.NDArray[Any]], level_bits: Sequence[int]) -> Table:
-    if len(level_bits) != len(_LEVELS) or not all(0 < bits < HASH_BITS for bits in level_bits):
-        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_LEVELS)} numbers of bits")
+    if len(level_bits) != len(_SHAPES) or not all(0 < bits < HASH_BITS for bits in level_bits):
+        raise ModelError(f"{_DOCUMENT}: level_bits {level_bits} are not {len(_SHAPES)} numbers of bits")
     slots = sum(1 << bits for bits in level_bits)
     if any(len(array) != slots for array in arrays.values()):
         lengths = {name: len(array) for name, array in arrays.items()}
@@ -598,10 +630,11 @@ def _frequent(hashes: Hashes, min_df: int) -> Hashes:
     """Those that occur *min_df* times, each once, in ascending order."""
     ordered: Hashes = np.sort(hashes)
     lasts = ordered[min_df - 1 :]
-    frequent = lasts[lasts == ordered[: len(lasts)]]
-    is_first = np.append([True], frequent[1:] != frequent[:-1])[: len(frequent)]
-    distinct: Hashes = frequent[is_first]
-    return distinct
+    firsts = ordered[: len(lasts)]
+    begins = firsts == lasts
+    begins[1:] &= firsts[1:] != firsts[:-1]
+    frequent: Hashes = firsts[begins]
+    return frequent
 
 
 @dataclass(frozen=True)
