@@ -14,8 +14,7 @@ class DockerSettings:
 
     *memory_mib* 0 leaves a tenth of the machine's memory to others. *capabilities* are given back after all were
     taken. *emulates_instances* limits processors and memory to those of the instance type. *prints_command* puts the
-    equivalent command at the head of each log. *debug_port* other than 0 lets a debugger attach there on loopback,
-    and makes each program wait for it.
+    equivalent command at the head of each log.
     """
 
     memory_mib: int = 0
@@ -24,7 +23,6 @@ class DockerSettings:
     capabilities: tuple[str, ...] = ()
     emulates_instances: bool = False
     prints_command: bool = False
-    debug_port: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

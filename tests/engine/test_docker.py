@@ -18,6 +18,10 @@ from tests.faults.conftest import kill, processes_of
 
 LOOK_AROUND = """
 import json, os
+LIMITS = [
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"],
+    ["/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"],
+]
 status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
 seen = {
     "capabilities": [status[name] for name in ("CapEff", "CapPrm", "CapBnd")],
@@ -26,6 +30,7 @@ seen = {
     "interfaces": sorted(os.listdir("/sys/class/net")),
     "shm_mib": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize // 2**20,
     "input": sorted(os.listdir("/opt/ml/input/data/train")),
+    "limits": [next((int(open(p).read()) for p in paths if os.path.exists(p)), 0) for paths in LIMITS],
     "resources": json.load(open("/opt/ml/input/config/resourceconfig.json")),
 }
 json.dump(seen, open("/opt/ml/model/seen.json", "w"))
@@ -116,6 +121,51 @@ def test_network_isolation_leaves_loopback(make: Callable[..., Stage]) -> None:
     seen = seen_by(run(stage, "alone", LOOK_AROUND, EnableNetworkIsolation=True), stage)
     assert "eth0" not in seen["interfaces"]
     assert "lo" in seen["interfaces"]
+
+
+def test_capabilities_are_given_back_by_name(make: Callable[..., Stage]) -> None:
+    """That one and no other: bit 19 is SYS_PTRACE."""
+    stage = make(capabilities=("SYS_PTRACE",))
+    seen = seen_by(run(stage, "ptrace", LOOK_AROUND), stage)
+    assert int(seen["capabilities"][2], 16) == 1 << 19
+
+
+def test_an_instance_type_is_emulated(make: Callable[..., Stage]) -> None:
+    """An ml.m5.large has 8 GiB; without emulation the machine's share counts."""
+    stage = make(emulates_instances=True, pids=99)
+    seen = seen_by(run(stage, "small", LOOK_AROUND), stage)
+    memory, pids = seen["limits"]
+    assert memory == min(8 * 2**30, share_of_the_machine())
+    assert pids == 99
+
+
+def share_of_the_machine() -> int:
+    """Bytes of memory that a container has by default."""
+    client = docker.from_env()
+    total = int(client.info()["MemTotal"])
+    client.close()
+    return int(total * 0.9) // 4096 * 4096
+
+
+def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
+    """Over a network without a way out, which goes with it."""
+    stage = make()
+    container = {"Image": probe_image()}
+    stage.call(
+        "CreateModel", ModelName="cell", PrimaryContainer=container, ExecutionRoleArn=ROLE, EnableNetworkIsolation=True
+    )
+    stage.call("CreateEndpointConfig", EndpointConfigName="cell", ProductionVariants=[variant("cell")])
+    stage.call("CreateEndpoint", EndpointName="cell", EndpointConfigName="cell")
+    endpoint = stage.settled("cell")
+    assert endpoint["EndpointStatus"] == "InService", endpoint.get("FailureReason")
+    assert stage.invoke("cell", b"x")["Body"] == b"X"
+    client = docker.from_env()
+    (inside,) = client.containers.list(filters={"name": "greenroom-cell"})
+    (network,) = inside.attrs["NetworkSettings"]["Networks"]
+    assert client.networks.get(network).attrs["Internal"]
+    stage.delete_endpoint("cell")
+    assert [found.name for found in client.networks.list() if found.name == network] == []
+    client.close()
 
 
 def test_a_host_each(make: Callable[..., Stage]) -> None:

@@ -15,10 +15,11 @@ import pytest
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
 from tests.engine.conftest import Stage, settings_for
-from tests.faults.conftest import kill, processes_of
+from tests.faults.conftest import kill, processes_of, programs_root
 
 OpenStage = Callable[[], Stage]
 ROOT = Path(__file__).parents[2]
+KILLED = "its program ended with exit code 137"
 ENDED = {"Completed", "Failed", "Stopped"}
 
 
@@ -36,8 +37,8 @@ def check_after_a_crash(stage: Stage) -> None:
             stage.until(lambda name=endpoint.name: stage.exists(name), lambda exists: not exists)  # type: ignore[misc]
         else:
             settled = stage.settled(endpoint.name)
-            if settled["EndpointStatus"] == "Failed":  # Its program was killed before it was ever healthy.
-                assert "its program ended with exit code" in settled["FailureReason"]
+            if settled["EndpointStatus"] == "Failed":  # See test_a_server_killed_before_it_was_healthy….
+                assert KILLED in settled["FailureReason"]
                 continue
             assert settled["EndpointStatus"] == "InService"
             stage.until(lambda name=endpoint.name: answers(stage, name), bool)  # type: ignore[misc]
@@ -106,8 +107,17 @@ def test_a_killed_supervisor_fails_its_job(open_stage: OpenStage, home: Path, ki
     job = again.trained("job") if kind == "training job" else again.transformed("job")
     assert job["FailureReason"].startswith("InternalServerError: the process that carried this job was killed")
     assert processes_of(home) == []
-    assert not list(home.glob("*/job@*/ml"))
-    assert not list(home.glob("*/job@*/container"))
+    assert [path for path in home.glob("*/job@*/*") if path.is_dir()] == []
+
+
+def test_a_server_killed_before_it_was_healthy_fails_its_endpoint(open_stage: OpenStage, home: Path) -> None:
+    """As any server does that ends while its endpoint is being created; it is not started again."""
+    stage = open_stage()
+    stage.create_endpoint("early")
+    programs = stage.until(lambda: [process for process in processes_of(home) if programs_root(process)], bool)
+    kill(*programs)
+    endpoint = stage.settled("early")
+    assert (endpoint["EndpointStatus"], KILLED in endpoint["FailureReason"]) == ("Failed", True)
 
 
 def test_a_killed_supervisor_gets_a_successor(open_stage: OpenStage, home: Path) -> None:

@@ -16,8 +16,6 @@ from backends.engine.settings import DockerSettings
 RUN_LABEL = "greenroom.run"
 NAME_LABEL = "greenroom.name"
 SERVING_PORT = 8080  # Contract B.1.
-DEBUG_FOLDER = "/opt/greenroom/debug"
-DEBUG_PORT_VARIABLE = "GREENROOM_DEBUG_PORT"
 _ROOT = "/opt/ml"
 _MODEL = "/opt/ml/model"
 _MEBIBYTE = 1024**2
@@ -81,7 +79,7 @@ def create_document(
     document: Document = {
         "Image": image,
         "Labels": labels(program),
-        "Env": [f"{name}={value}" for name, value in _environment(program, settings).items()],
+        "Env": [f"{name}={value}" for name, value in _environment(program).items()],
         "ExposedPorts": {},
         "HostConfig": host,
     }
@@ -96,8 +94,6 @@ def create_document(
         document["NetworkingConfig"] = {"EndpointsConfig": {program.network: {"Aliases": [program.host]}}}
     if program.serves and reach.published_at:
         _publish(document, SERVING_PORT, reach.published_at, "")
-    if settings.debug_port:
-        _publish(document, settings.debug_port, "127.0.0.1", str(settings.debug_port))
     return document
 
 
@@ -157,12 +153,8 @@ def _limits(program: Program, settings: DockerSettings, machine: Machine) -> tup
     return min(memory, size.gib * 1024 * _MEBIBYTE), min(size.vcpus, machine.processors)
 
 
-def _environment(program: Program, settings: DockerSettings) -> Mapping[str, str]:
-    environment = {**DUMMY_CREDENTIALS, "PYTHONUNBUFFERED": "1", **program.environment}
-    if settings.debug_port:
-        environment["PYTHONPATH"] = f"{DEBUG_FOLDER}:{environment.get('PYTHONPATH', '')}".rstrip(":")
-        environment[DEBUG_PORT_VARIABLE] = str(settings.debug_port)
-    return environment
+def _environment(program: Program) -> Mapping[str, str]:
+    return {**DUMMY_CREDENTIALS, "PYTHONUNBUFFERED": "1", **program.environment}
 
 
 def _training_mount(program: Program) -> Document:

@@ -23,7 +23,7 @@ from docker.utils import kwargs_from_env
 from requests import RequestException
 
 from backends.engine import archives, layout
-from backends.engine.runners import containers, debugging
+from backends.engine.runners import containers
 from backends.engine.runners.base import Address, ImageMissing, Program, Runner, RunnerFailed, Running
 from backends.engine.runners.containers import RUN_LABEL, SERVING_PORT, Machine, Reach
 from backends.engine.settings import DockerSettings
@@ -187,8 +187,6 @@ class _Container(Running):
         self._client.create_container_from_config(document, self._name)  # type: ignore[no-untyped-call]
         if not self._volume:
             self._put(self._name, "/opt/ml", archives.tar(self._program.root))
-        if self._runner.settings.debug_port:
-            self._put(self._name, "/", debugging.files())
         if self._runner.settings.prints_command:
             shown = containers.command(document | {"Image": self._program.image}, self._name, self._program.root)
             with self._program.log_path.open("a", encoding="utf-8") as log:
