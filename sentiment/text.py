@@ -223,8 +223,8 @@ def _tokenise(parts: Sequence[bytes]) -> _Tokens:
         _separate_symbols(np.frombuffer(buffer, np.uint8), is_edge)
     edges = is_edge.nonzero()[0]
     # Spaces are of kind 0. They follow the last edge, which is the end of the last token.
-    tokens = kinds[edges[:-1]].nonzero()[0]
-    starts, ends = edges[tokens], edges[tokens + 1]
+    tokens = kinds.take(edges[:-1]).nonzero()[0]
+    starts, ends = edges.take(tokens), edges[1:].take(tokens)
     return _Tokens(starts, ends, _token_hashes(buffer, starts, ends))
 
 
@@ -244,7 +244,11 @@ def _separate_symbols(codes: _Codes, is_edge: npt.NDArray[np.bool_]) -> None:
 # --- hashes --------------------------------------------------------------------------------------
 
 _STRIDE = 8
-_STEP = 0xD6E8FEB86659FD93
+# numpy is much faster with an array of one number than with a number.
+_STEP: Hashes = np.array(0xD6E8FEB86659FD93, np.uint64)
+_HALF: Hashes = np.array(32, np.uint64)
+_ODD: Hashes = np.array(1, np.uint64)
+_SPARE: Hashes = np.array(_SPARE_BITS, np.uint64)
 # _KEEP[n] keeps the first n bytes of eight.
 _KEEP = np.array([(1 << 8 * n) - 1 for n in range(_STRIDE + 1)], np.uint64)
 
@@ -259,12 +263,12 @@ def _token_hashes(buffer: bytes, starts: Offsets, ends: Offsets) -> Hashes:
     lengths = ends - starts
     hashes: Hashes = windows[starts] & _KEEP.take(lengths, mode="clip")
     longer = (lengths > _STRIDE).nonzero()[0]
-    lasts = windows[ends[longer] - _STRIDE]
+    lasts = windows[ends.take(longer) - _STRIDE]
     lasts *= _STEP
-    lasts += lengths[longer].view(np.uint64)
+    lasts += lengths.take(longer).view(np.uint64)
     hashes[longer] += lasts
     hashes *= _STEP
-    hashes ^= hashes >> 32
+    hashes ^= hashes >> _HALF
     hashes *= _STEP
     return hashes
 
@@ -284,8 +288,8 @@ def _ngrams(tokens: _Tokens, ngram_max: int) -> Iterator[tuple[int, Hashes]]:
 
 def _numbered(hashes: Hashes) -> Hashes:
     # Odd, as a hash whose last bits were all 0 could not mark its place in a table.
-    numbers: Hashes = np.right_shift(hashes, _SPARE_BITS, dtype=np.uint64)
-    numbers |= 1
+    numbers: Hashes = hashes >> _SPARE
+    numbers |= _ODD
     return numbers
 
 
@@ -338,4 +342,4 @@ def _distinct(keys: Hashes) -> Hashes:
     is_first = np.empty(len(keys), np.bool_)
     is_first[:1] = True
     np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-    return keys[is_first.nonzero()[0]]
+    return keys.take(is_first.nonzero()[0])

@@ -313,5 +313,7 @@ def test_table_finds_what_is_in_it(size: int, seed: int) -> None:
     payloads = table.find(known)
     assert len(np.unique(payloads[payloads > 0])) >= len(known) - 2 - size // 1000
     assert np.count_nonzero(table.find(strange)) <= 2 + size // 1000
+    found = table.find(drawn)
+    assert sorted(table.known(drawn).tolist()) == sorted(found[found > 0].tolist())
     refilled = table.filled(np.arange(table.size) + 100).find(known)
     assert refilled.tolist() == np.where(payloads > 0, payloads + 99, 0).tolist()
