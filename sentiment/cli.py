@@ -30,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+image_app = typer.Typer(help="The container image of the application.", no_args_is_help=True)
+app.add_typer(image_app, name="image")
+
 FAILED, USAGE, NOT_FOUND, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -288,6 +291,31 @@ def destroy(
         remove_home(config)
         gone.append(f"folder {config.home}")
     _print({"removed": gone}, as_json=as_json)
+
+
+@image_app.command("build")
+def build_image(
+    *,
+    tag: Annotated[str, typer.Option(help="What the image is called.")] = "greenroom-sentiment",
+    base_image: Annotated[str, typer.Option(help="What it is built on: any image with Python 3.11 or newer.")] = (
+        "python:3.11-slim-bookworm"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Build the application's image, for --runner docker or to be pushed to ECR."""
+    from backends.images import build  # noqa: PLC0415
+    from sentiment.bundle import DOCKERFILE, build_context  # noqa: PLC0415
+    from sentiment.reporter import make_reporter  # noqa: PLC0415
+
+    built = build(
+        build_context(),
+        dockerfile=DOCKERFILE,
+        tag=tag,
+        base=base_image,
+        arguments={"BASE_IMAGE": base_image},
+        say=make_reporter().say,
+    )
+    _print({"image": tag, "id": built}, as_json=as_json)
 
 
 @app.command()

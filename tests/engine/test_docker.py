@@ -164,7 +164,7 @@ def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     (network,) = inside.attrs["NetworkSettings"]["Networks"]
     assert client.networks.get(network).attrs["Internal"]
     stage.delete_endpoint("cell")
-    assert [found.name for found in client.networks.list() if found.name == network] == []
+    stage.until(lambda: client.networks.list(names=[network]), lambda left: left == [])
     client.close()
 
 

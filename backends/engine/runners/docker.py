@@ -47,11 +47,11 @@ class DockerRunner(Runner):
         self._settings = settings
 
     def check(self, image: str) -> None:
-        with _answering("look for the image"):
+        with answering("look for the image"):
             self._find_image(image)
 
     def start(self, program: Program) -> Running:
-        with _answering(f"start {program.name!r}"):
+        with answering(f"start {program.name!r}"):
             image = self._find_image(program.image)
             network = self._isolated_network(program) if program.serves and program.is_isolated else ""
             container = _Container(self, program, image)
@@ -64,12 +64,12 @@ class DockerRunner(Runner):
             return container
 
     def open_network(self, label: str, *, is_isolated: bool) -> str:
-        with _answering("make a network"):
+        with answering("make a network"):
             return self._make_network(label, is_isolated=is_isolated)
 
     def sweep(self, label: str) -> int:
         chosen = {"label": f"{RUN_LABEL}={label}"}
-        with _answering("look for what was left over"):
+        with answering("look for what was left over"):
             found = [container["Id"] for container in self.client.containers(all=True, filters=chosen)]
             for container in found:
                 with suppress(NotFound):
@@ -87,8 +87,7 @@ class DockerRunner(Runner):
     @cached_property
     def client(self) -> APIClient:
         """The connection to the engine, made when it is first needed."""
-        where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
-        return APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
+        return connect()
 
     @property
     def settings(self) -> DockerSettings:
@@ -241,7 +240,7 @@ class _Container(Running):
             target = self._program.root / folder
             layout.remove(target)
             target.mkdir()
-            with _answering(f"give back /opt/ml/{folder}"):
+            with answering(f"give back /opt/ml/{folder}"):
                 try:
                     chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
                 except NotFound:
@@ -314,9 +313,19 @@ class _Container(Running):
         return bindings[0]["HostIp"], int(bindings[0]["HostPort"])
 
 
+def connect() -> APIClient:
+    """The engine that ``DOCKER_HOST`` or the current context names."""
+    where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
+    return APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
+
+
 @contextmanager
-def _answering(tried: str) -> Iterator[None]:
-    """Say in one way that the engine refuses or does not answer."""
+def answering(tried: str) -> Iterator[None]:
+    """Say in one way that the engine refuses or does not answer.
+
+    Raises:
+        RunnerFailed: it did.
+    """
     try:
         yield
     except APIError as exc:
