@@ -16,6 +16,8 @@ from backends.engine.settings import DockerSettings
 RUN_LABEL = "greenroom.run"
 NAME_LABEL = "greenroom.name"
 SERVING_PORT = 8080  # Contract B.1.
+DEBUG_PORT = 5678
+LOOPBACK = "127.0.0.1"
 _ROOT = "/opt/ml"
 _MODEL = "/opt/ml/model"
 _MEBIBYTE = 1024**2
@@ -94,6 +96,8 @@ def create_document(
         document["NetworkingConfig"] = {"EndpointsConfig": {program.network: {"Aliases": [program.host]}}}
     if program.serves and reach.published_at:
         _publish(document, SERVING_PORT, reach.published_at, "")
+    if settings.debug != "off":
+        _publish(document, DEBUG_PORT, LOOPBACK, str(settings.debug_port or ""))
     return document
 
 
