@@ -9,7 +9,8 @@ from sentiment.bundle import DOCKERFILE, build_context
 from tests.requirements import require
 
 BASE = "python:3.11-slim-bookworm"
-_PROBE = Path(__file__).parent / "images" / "probe"
+_IMAGES = Path(__file__).parent / "images"
+_PROBE = _IMAGES / "probe"
 _DOCKERFILE = f"FROM {BASE}\nCOPY --chmod=755 train serve /usr/local/bin/\n"
 
 
@@ -25,6 +26,12 @@ def sentiment_image() -> str:
     return _sentiment()
 
 
+def toolkit_image() -> str:
+    """The name of a framework image made of SageMaker's own toolkits."""
+    require_engine()
+    return _toolkit()
+
+
 def require_engine() -> None:
     """Go on if an engine with the base image is here."""
     require("docker", _has_engine, f"no Docker engine with {BASE} answers: scripts/docker-engine.sh, base-image.sh")
@@ -34,6 +41,14 @@ def require_engine() -> None:
 def _sentiment() -> str:
     name = "greenroom-sentiment-test"
     build(build_context(), dockerfile=DOCKERFILE, tag=name, base=BASE, arguments={"BASE_IMAGE": BASE}, say=print)
+    return name
+
+
+@cache
+def _toolkit() -> str:
+    name = "greenroom-toolkit-test"
+    files = {name: _IMAGES / "toolkit" / name for name in ("Dockerfile", "serve")}
+    build(files, dockerfile="Dockerfile", tag=name, base=BASE, arguments={"BASE_IMAGE": BASE}, say=print)
     return name
 
 
