@@ -6,6 +6,7 @@ The requests are those that the SageMaker SDK makes for script mode: every hyper
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,10 +38,10 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
 
 def spec(name: str, **hyperparameters: object) -> TrainingSpec:
-    """What the SDK asks for; the scripts' tar is a channel, as the SDK has it where a job may not reach S3."""
+    """What the SDK asks for."""
     sdk: Mapping[str, object] = {
         "sagemaker_program": "train.py",
-        "sagemaker_submit_directory": "/opt/ml/input/data/code/sourcedir.tar.gz",
+        "sagemaker_submit_directory": "s3://data/code/sourcedir.tar.gz",
         "sagemaker_container_log_level": 20,
         "sagemaker_job_name": name,
         "sagemaker_region": "us-east-1",
@@ -49,9 +50,20 @@ def spec(name: str, **hyperparameters: object) -> TrainingSpec:
         name=name,
         image=toolkit_image(),
         output_uri="s3://data/models",
-        channels=(Channel(name="train", uri="s3://data/rows/"), Channel(name="code", uri="s3://data/code/")),
+        channels=(Channel(name="train", uri="s3://data/rows/"),),
         hyperparameters={key: json.dumps(value) for key, value in {**sdk, **hyperparameters}.items()},
         metrics={"sum": "sum=([0-9]+);"},
+    )
+
+
+def from_channel(asked: TrainingSpec) -> TrainingSpec:
+    """The same as the SDK asks for it where a job may not reach S3: the tar is a channel, the network is closed."""
+    place = json.dumps("/opt/ml/input/data/code/sourcedir.tar.gz")
+    return replace(
+        asked,
+        channels=(*asked.channels, Channel(name="code", uri="s3://data/code/")),
+        hyperparameters={**asked.hyperparameters, "sagemaker_submit_directory": place},
+        network_isolation=True,
     )
 
 
@@ -70,6 +82,21 @@ def test_a_script_trains(backend: Backend, artifact: str) -> None:
     files = unarchived(backend.store.get(artifact))
     assert json.loads(files["model.json"]) == {"factor": 7, "title": "with blanks", "sum": 6}
     assert set(files) == {"model.json", "code/inference.py"}
+
+
+def test_a_script_trains_without_network(backend: Backend, artifact: str) -> None:
+    """From a channel rather than from S3: the same model."""
+    backend.training.start(from_channel(spec("closed", factor=7, title="with blanks")))
+    uri = backend.training.finish("closed").artifact_uri
+    assert uri
+    assert unarchived(backend.store.get(uri)) == unarchived(backend.store.get(artifact))
+
+
+def test_missing_code_is_named(backend: Backend) -> None:
+    """The job fails before the toolkit would ask AWS for it."""
+    backend.training.start(spec("lost", sagemaker_submit_directory="s3://data/code/lost.tar.gz"))
+    with pytest.raises(JobFailed, match=r"s3://data/code/lost\.tar\.gz"):
+        backend.training.finish("lost")
 
 
 def test_a_failing_script_is_quoted(backend: Backend) -> None:
