@@ -4,6 +4,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import docker
+
+from backends.engine.runners.containers import NAME_LABEL
 from backends.images import build
 from sentiment.bundle import DOCKERFILE, build_context
 from tests.requirements import require
@@ -30,6 +33,16 @@ def toolkit_image() -> str:
     """The name of a framework image made of SageMaker's own toolkits."""
     require_engine()
     return _toolkit()
+
+
+def left_over(name: str) -> list[str]:
+    """Containers and volumes that bear the label of *name*."""
+    client = docker.from_env()
+    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
+    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen)]
+    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
+    client.close()
+    return found
 
 
 def require_engine() -> None:

@@ -8,14 +8,14 @@ import docker
 import pytest
 
 from backends.config import BackendConfig
-from backends.engine.runners.containers import NAME_LABEL
 from backends.engine.settings import DockerSettings
 from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
-from tests.docker_engine import BASE, probe_image
+from tests.docker_engine import BASE, left_over, probe_image
 from tests.engine.conftest import ROLE, Stage, variant
 from tests.faults.conftest import kill, processes_of
 
+ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 LOOK_AROUND = """
 import json, os
 LIMITS = [
@@ -92,16 +92,6 @@ def seen_by(job: dict[str, Any], stage: Stage) -> dict[str, Any]:
     key = job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://bucket/")
     seen: dict[str, Any] = json.loads(unarchived(stage.get(key))["seen.json"])
     return seen
-
-
-def left_over(name: str) -> list[str]:
-    """Containers, volumes and networks that bear the label of *name*."""
-    client = docker.from_env()
-    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
-    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen)]
-    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
-    client.close()
-    return found
 
 
 def test_a_program_is_locked_in(make: Callable[..., Stage]) -> None:
@@ -220,10 +210,25 @@ def docker_finding() -> Finding:
 
 
 def test_a_missing_image_is_refused(make: Callable[..., Stage]) -> None:
-    """Before anything is started; nothing is pulled."""
+    """Before anything is started, under every name that was looked for; nothing is pulled."""
     stage = make()
-    request = stage.training_request("absent", algorithm={"TrainingImage": "no-such-image:1"})
-    assert "no-such-image:1" in stage.refusal("CreateTrainingJob", **request).message
+    request = stage.training_request("absent", algorithm={"TrainingImage": f"{ECR}/no-such-image:1"})
+    message = stage.refusal("CreateTrainingJob", **request).message
+    assert f"no image '{ECR}/no-such-image:1' or 'no-such-image:1'" in message
+
+
+def test_an_image_in_ecr_may_be_here(make: Callable[..., Stage]) -> None:
+    """Its URI falls back to the local image of that name and tag, in jobs and endpoints; it is described as asked."""
+    stage = make()
+    uri = f"{ECR}/{probe_image()}"
+    job = stage.train("from-ecr", algorithm={"TrainingImage": uri})
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert job["AlgorithmSpecification"]["TrainingImage"] == uri
+    stage.call("CreateModel", ModelName="ecr", PrimaryContainer={"Image": uri}, ExecutionRoleArn=ROLE)
+    stage.call("CreateEndpointConfig", EndpointConfigName="ecr", ProductionVariants=[variant("ecr")])
+    stage.call("CreateEndpoint", EndpointName="ecr", EndpointConfigName="ecr")
+    endpoint = stage.settled("ecr")
+    assert endpoint["EndpointStatus"] == "InService", endpoint.get("FailureReason")
 
 
 def test_an_image_without_serve_fails_the_endpoint(make: Callable[..., Stage]) -> None:
