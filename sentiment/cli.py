@@ -339,7 +339,12 @@ def build_image(
     as_json: JsonOption = False,
 ) -> None:
     """Build the application's image, for --runner docker or to be pushed to ECR."""
-    from backends.images import build  # noqa: PLC0415
+    try:
+        from backends.images import build  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        from backends.errors import BackendUnavailable  # noqa: PLC0415
+
+        raise BackendUnavailable("building an image needs Docker's client: pip install 'greenroom[docker]'.") from exc
     from sentiment.bundle import DOCKERFILE, build_context  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
 

@@ -114,11 +114,12 @@ def filler_document(program: Program, *, image: str, volume: str) -> Document:
 
 
 def command(document: Document, name: str, root: Path) -> str:
-    """What to type for the container that *document* describes: create it, copy *root* there, start it."""
+    """What to type for a second container like the one that *document* describes: create it, copy *root*, start it.
+
+    Without the labels, by which the engine would take it for its own and remove it.
+    """
     host = document["HostConfig"]
     flags = ["--name", name]
-    for label, value in document["Labels"].items():
-        flags += ["--label", f"{label}={value}"]
     for capability in host["CapDrop"]:
         flags += ["--cap-drop", capability]
     for capability in host["CapAdd"]:

@@ -190,7 +190,8 @@ class _Container(Running):
         if self._is_debugged:
             self._put(self._name, "/", debugging.files())
         if self._runner.settings.prints_command:
-            shown = containers.command(document | {"Image": self._program.image}, self._name, self._program.root)
+            asked = document | {"Image": self._program.image}
+            shown = containers.command(asked, f"{self._name}-by-hand", self._program.root)
             self._note(shown)
         self._network = reach.network
 
