@@ -27,6 +27,7 @@ _OPERATIONS = {
     "CreateTrainingJob": "training.create",
     "DescribeTrainingJob": "training.describe",
     "StopTrainingJob": "training.stop",
+    "UpdateTrainingJob": "training.update",
     "DeleteTrainingJob": "training.delete",
     "ListTrainingJobs": "training.listing",
     "CreateTransformJob": "transform.create",
@@ -43,8 +44,13 @@ _OPERATIONS = {
     "ListEndpointConfigs": "models.list_configs",
     "CreateEndpoint": "hosting.create_endpoint",
     "DescribeEndpoint": "hosting.describe_endpoint",
+    "UpdateEndpoint": "updates.update_endpoint",
+    "UpdateEndpointWeightsAndCapacities": "updates.update_weights",
     "DeleteEndpoint": "hosting.delete_endpoint",
     "ListEndpoints": "hosting.list_endpoints",
+    "AddTags": "tags.add",
+    "ListTags": "tags.listing",
+    "DeleteTags": "tags.delete",
 }
 _LAST_STEPS_SECONDS = 5.0
 

@@ -4,6 +4,7 @@ from backends.engine.documents import check_absent, check_range, page, refuse, r
 from backends.engine.runners import ImageMissing
 from backends.engine.site import ENDPOINT_CONFIG, MODEL, Site
 from backends.engine.state import Document, Resource, Taken
+from backends.engine.tags import check_tags
 from backends.errors import BackendError
 
 _LONGEST_TIMEOUT_SECONDS = 3600
@@ -119,7 +120,8 @@ def find(site: Site, kind: str, name: str) -> Resource:
 
 
 def record(site: Site, kind: str, name: str, request: Document, facts: Document | None = None) -> None:
-    """Insert the model, configuration or endpoint, or raise AWS's error for a name that is taken."""
+    """Insert the model, configuration or endpoint, or raise AWS's error for tags or a name that cannot be."""
+    check_tags(request)
     try:
         site.state.insert(kind, name, request, facts or {})
     except Taken as exc:

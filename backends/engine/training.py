@@ -21,6 +21,7 @@ from backends.engine.runners import ImageMissing
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
+from backends.engine.tags import check_tags
 from backends.errors import BackendError, NotFound
 from backends.naming import join_uri, split_uri
 from backends.sagemaker.readings import ServiceError
@@ -145,6 +146,7 @@ def _taken(site: Site, name: str) -> ServiceError:
 def _check(site: Site, request: Document) -> None:
     name = request["TrainingJobName"]
     check_absent(request, f"Training job '{name}'", ["CheckpointConfig", "WarmStartConfig", "RetryStrategy"])
+    check_tags(request)
     image = required(request, "AlgorithmSpecification.TrainingImage")
     required(request, "RoleArn")
     try:

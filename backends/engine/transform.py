@@ -20,6 +20,7 @@ from backends.engine.models import find
 from backends.engine.site import ENDED, MODEL, TRANSFORM, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
+from backends.engine.tags import check_tags
 from backends.engine.training import require_objects
 from backends.errors import BackendError
 from backends.naming import split_uri
@@ -125,6 +126,7 @@ def data_processing(request: Document) -> filters.DataProcessing:
 
 def _check(site: Site, request: Document) -> None:
     check_absent(request, f"Transform job '{request['TransformJobName']}'", ["DataCaptureConfig"])
+    check_tags(request)
     uri = required(request, "TransformInput.DataSource.S3DataSource.S3Uri")
     output_uri = required(request, "TransformOutput.S3OutputPath")
     count = required(request, "TransformResources.InstanceCount")
