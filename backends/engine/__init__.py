@@ -6,6 +6,7 @@ that runs is carried by a supervisor process of its own (:mod:`backends.engine.s
 lies in one SQLite file, so that any number of engines may have the same place open, and any may be killed.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -67,6 +68,7 @@ class Engine:
 
         self._site = open_site(settings)
         self._known_invoker: Invoker | None = None
+        self._lock = threading.Lock()
         try:
             recover(self._site)
         except BaseException:
@@ -124,11 +126,12 @@ class Engine:
         self._site.close()
 
     def _invoker(self) -> "Invoker":
-        if self._known_invoker is None:
-            from backends.engine.invocations import Invoker  # noqa: PLC0415  see _OPERATIONS
+        with self._lock:
+            if self._known_invoker is None:
+                from backends.engine.invocations import Invoker  # noqa: PLC0415  see _OPERATIONS
 
-            self._known_invoker = Invoker(self._site)
-        return self._known_invoker
+                self._known_invoker = Invoker(self._site)
+            return self._known_invoker
 
     def _has_supervisor(self) -> bool:
         home = self._site.settings.home
