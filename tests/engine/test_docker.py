@@ -14,6 +14,7 @@ from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
 from tests.docker_engine import BASE, probe_image
 from tests.engine.conftest import ROLE, Stage, variant
+from tests.engine.hammer import hammering
 from tests.faults.conftest import kill, processes_of
 
 LOOK_AROUND = """
@@ -166,6 +167,26 @@ def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     stage.delete_endpoint("cell")
     assert [found.name for found in client.networks.list() if found.name == network] == []
     client.close()
+
+
+def test_an_update_loses_no_request(make: Callable[..., Stage]) -> None:
+    """The new container comes up beside the old one, which ends when nobody can wait for its answer any more."""
+    stage = make()
+    for version in "12":
+        container = {"Image": probe_image(), "Environment": {"VERSION": version}}
+        stage.call("CreateModel", ModelName=f"v{version}", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+        variants = [variant(f"v{version}")]
+        stage.call("CreateEndpointConfig", EndpointConfigName=f"v{version}", ProductionVariants=variants)
+    stage.call("CreateEndpoint", EndpointName="moving-update", EndpointConfigName="v1")
+    stage.settled("moving-update")
+    with hammering(stage, "moving-update") as seen:
+        stage.call("UpdateEndpoint", EndpointName="moving-update", EndpointConfigName="v2")
+        assert stage.settled("moving-update")["EndpointConfigName"] == "v2"
+        stage.until(lambda: set(seen.versions[-20:]), {"2"}.__eq__)
+        stage.until(lambda: len(left_over("moving-update")), lambda count: count == 2)  # A container and its volume.
+    assert (seen.failures, set(seen.versions)) == ([], {"1", "2"})
+    stage.delete_endpoint("moving-update")
+    assert left_over("moving-update") == []
 
 
 def test_a_host_each(make: Callable[..., Stage]) -> None:
