@@ -95,8 +95,9 @@ def remove(folder: Path) -> None:
 
 def _channel(channel: Document, default_mode: str) -> Document:
     source = channel.get("DataSource", {}).get("S3DataSource", {})
+    mode = channel.get("InputMode", default_mode)
     document = {
-        "TrainingInputMode": channel.get("InputMode", default_mode),
+        "TrainingInputMode": "File" if mode == "FastFile" else mode,  # What AWS shows by now (A.3).
         "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
         "RecordWrapperType": channel.get("RecordWrapperType", "None"),
     }

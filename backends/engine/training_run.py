@@ -9,8 +9,9 @@ from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource
-from backends.engine.training import output_uri
+from backends.engine.training import artifact_uri, input_mode, is_compressed, output_uri
 from backends.errors import BackendError
+from backends.naming import join_uri
 from backends.stores import stream_of
 
 _REASON_LIMIT_CHARS = 1024
@@ -106,7 +107,15 @@ class _TrainingRun:
                 self._raise_if_stopped()
                 folder = host.root / "input" / "data" / channel["ChannelName"]
                 share = (number, len(self._hosts)) if is_sharded else (0, 1)
-                channels.download(self._site.store, source["S3Uri"], folder, share=share)
+                channels.download(
+                    self._site.store,
+                    source["S3Uri"],
+                    folder,
+                    share=share,
+                    is_manifest=source["S3DataType"] == "ManifestFile",
+                )
+                if input_mode(self._request, channel) == "FastFile":
+                    layout.make_read_only(folder)
         self._raise_if_stopped()
 
     def _train(self) -> _Ending:
@@ -185,7 +194,7 @@ class _TrainingRun:
 
     def _blame(self, host: _Host, code: int, diagnosis: str) -> _Ending:
         self._record_metrics()
-        self._upload_folder("output/data", "output.tar.gz")
+        self._upload_archive("output/data", output_uri(self._request, "output.tar.gz"))
         ending = f", exit code: {code}" + (f" ({diagnosis})" if diagnosis else "")
         text = masked(layout.failure_text(host.root))[: _REASON_LIMIT_CHARS - len("AlgorithmError: " + ending)]
         return _failed(f"AlgorithmError: {text}{ending}")
@@ -193,25 +202,37 @@ class _TrainingRun:
     def _upload(self, cause: str) -> _Ending:
         self._record_metrics()
         self._enter("Uploading", "Uploading generated training model")
-        self._upload_folder("model", "model.tar.gz", even_if_empty=True)
-        self._upload_folder("output/data", "output.tar.gz")
+        if is_compressed(self._request):
+            self._upload_archive("model", artifact_uri(self._request), even_if_empty=True)
+        else:
+            self._upload_files("model", artifact_uri(self._request))
+        self._upload_archive("output/data", output_uri(self._request, "output.tar.gz"))
         if cause == "runtime":
             return _OVERLONG
         return _STOPPED if cause == "stop" or self._stop_requested() else _COMPLETED
 
-    def _upload_folder(self, folder: str, file_name: str, *, even_if_empty: bool = False) -> None:
-        """Store the folder of all hosts as one archive; of files of one name the first host's is taken."""
-        source = self._hosts[0].root / folder
-        source.mkdir(parents=True, exist_ok=True)  # The program may have removed it.
-        for host in self._hosts[1:]:
-            if (host.root / folder).is_dir():
-                layout.merge(host.root / folder, source)
-        if even_if_empty or any(source.iterdir()):
-            uri = output_uri(self._request, file_name)
-            from backends.engine import archives  # noqa: PLC0415  see _train
+    def _upload_archive(self, folder: str, uri: str, *, even_if_empty: bool = False) -> None:
+        from backends.engine import archives  # noqa: PLC0415  see _train
 
+        source = self._merged(folder)
+        if even_if_empty or any(source.iterdir()):
             with stream_of(archives.pack(source)) as archive:
                 self._site.store.write(uri, archive, content_type="application/x-tar")
+
+    def _upload_files(self, folder: str, uri: str) -> None:
+        from backends.engine import archives  # noqa: PLC0415  see _train
+
+        for name, path in archives.files(self._merged(folder)):
+            self._site.store.upload(path, join_uri(uri, name))
+
+    def _merged(self, folder: str) -> Path:
+        """The folder of all hosts as one; of files of one name the first host's is taken."""
+        merged = self._hosts[0].root / folder
+        merged.mkdir(parents=True, exist_ok=True)  # The program may have removed it.
+        for host in self._hosts[1:]:
+            if (host.root / folder).is_dir():
+                layout.merge(host.root / folder, merged)
+        return merged
 
     def _record_metrics(self) -> None:
         definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])
