@@ -16,7 +16,7 @@ from backends.naming import split_uri
 _MAX_COMPONENT_BYTES = 255
 
 
-class UnusableKey(Exception):
+class UnusableKey(InvalidSpec):
     """An object's key cannot become a file of the channel."""
 
 
@@ -34,12 +34,19 @@ def relative_key(prefix: str, key: str) -> str:
 
 
 def download(
-    store: ObjectStore, uri: str, folder: Path, *, share: tuple[int, int] = (0, 1), is_manifest: bool = False
+    store: ObjectStore,
+    uri: str,
+    folder: Path,
+    *,
+    share: tuple[int, int] = (0, 1),
+    is_manifest: bool = False,
+    takes_folders: bool = True,
 ) -> int:
     """Copy the objects whose URI starts with *uri*, or that the manifest there names, into *folder*; return how many.
 
     *share* (i, n) is ShardedByS3Key's: of the sorted keys (of a manifest: in its order) those whose number is i modulo
-    n. SageMaker does not say how it deals them out.
+    n. SageMaker does not say how it deals them out. *takes_folders* false refuses empty objects that stand for folders,
+    as SageMaker does in models (B.3).
 
     Raises:
         UnusableKey: a key has a component such as ``..``, or two keys want the same path.
@@ -50,6 +57,8 @@ def download(
     turn, shares = share
     found = _in_manifest(store, uri) if is_manifest else _below(store, uri)
     for source, relative, is_folder in islice(found, turn, None, shares):
+        if is_folder and not takes_folders:
+            raise UnusableKey(f"{source} stands for a folder, which a model may not hold; delete that object.")
         if is_folder and not relative.rstrip("/"):
             continue  # The prefix's own folder object, which S3's console makes.
         target = _target(folder, relative, source)
@@ -58,6 +67,12 @@ def download(
             store.download(source, target)
             count += 1
     return count
+
+
+def download_one(store: ObjectStore, uri: str, folder: Path) -> None:
+    """Copy the object *uri* into *folder*, under the last part of its key. Raises UnusableKey or NotFound."""
+    _, key = split_uri(uri)
+    store.download(uri, _target(folder, key.rpartition("/")[2], uri))
 
 
 def _below(store: ObjectStore, uri: str) -> Iterator[tuple[str, str, bool]]:

@@ -85,7 +85,7 @@ class _TrainingRun:
             return _STOPPED
         except RunnerFailed as exc:
             return _failed(f"InternalServerError: {exc}")
-        except (channels.UnusableKey, BackendError, ImageMissing) as exc:
+        except (BackendError, ImageMissing) as exc:
             return _failed(f"ClientError: {exc}")
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
             import traceback  # noqa: PLC0415  for bugs only

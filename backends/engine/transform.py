@@ -45,8 +45,7 @@ def create(site: Site, request: Document) -> Document:
     supervisor = Supervisor(site.settings)  # It loads while the request is checked.
     try:
         _check(site, request)
-        model = find(site, MODEL, required_name(request, "ModelName"))
-        facts = {"status": "InProgress", "seat": supervisor.seat, "model": model.request}
+        facts = {"status": "InProgress", "seat": supervisor.seat, "model": _model(site, request)}
         site.state.insert(TRANSFORM, name, request, facts)
     except Taken as exc:
         supervisor.dismiss()
@@ -145,6 +144,16 @@ def _check(site: Site, request: Document) -> None:
     except BackendError as exc:
         raise refuse(str(exc)) from exc
     require_objects(site, uri, role="")
+
+
+def _model(site: Site, request: Document) -> Document:
+    model = find(site, MODEL, required_name(request, "ModelName"))
+    if "ModelDataSource" in model.request["PrimaryContainer"]:
+        raise refuse(
+            "SageMaker Batch currently doesn't support Model entity with container definitions which use "
+            "ModelDataSource; give the model a ModelDataUrl."
+        )
+    return model.request
 
 
 def _check_choices(request: Document) -> None:
