@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+from backends.engine import layout
 from backends.engine.documents import (
     check_absent,
     check_choice,
@@ -181,7 +182,7 @@ def _taken(site: Site, name: str) -> ServiceError:
 
 def _check(site: Site, request: Document) -> None:
     name = request["TrainingJobName"]
-    check_absent(request, f"Training job '{name}'", ["CheckpointConfig", "WarmStartConfig", "RetryStrategy"])
+    check_absent(request, f"Training job '{name}'", ["WarmStartConfig", "RetryStrategy"])
     check_tags(request)
     image = required(request, "AlgorithmSpecification.TrainingImage")
     required(request, "RoleArn")
@@ -195,6 +196,7 @@ def _check(site: Site, request: Document) -> None:
     check_range(required(request, "StoppingCondition").get("MaxRuntimeInSeconds"), *_RUNTIME_RANGE)
     _check_resources(site, required(request, "ResourceConfig"))
     _check_output(site, required(request, "OutputDataConfig"))
+    _check_checkpoints(site, request)
     channels = request.get("InputDataConfig", [])
     for channel in channels:
         _check_channel(site, request, channel)
@@ -263,7 +265,18 @@ def require_objects(site: Site, uri: str, *, role: str) -> None:
 
 def _check_output(site: Site, output: Document) -> None:
     check_choice(output.get("CompressionType"), "OutputDataConfig.CompressionType", ("GZIP", "NONE"))
-    uri = required(output, "S3OutputPath")
+    _check_place(site, required(output, "S3OutputPath"))
+
+
+def _check_checkpoints(site: Site, request: Document) -> None:
+    for folder in layout.checkpoint_folders(request):
+        _check_place(site, required(request, "CheckpointConfig.S3Uri"))
+        if folder.split("/")[0] in {"..", ".", "input"}:
+            raise refuse("CheckpointConfig.LocalPath: this engine keeps checkpoints below /opt/ml, outside its input.")
+
+
+def _check_place(site: Site, uri: str) -> None:
+    """Refuse a request whose results could not be stored below *uri*."""
     try:
         split_uri(uri, key_required=False)
         next(iter(site.store.list_objects(uri)), None)

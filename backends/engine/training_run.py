@@ -66,6 +66,9 @@ class _TrainingRun:
         self._folder = site.folder(job)
         names = layout.host_names(self._request["ResourceConfig"].get("InstanceCount", 1))
         self._hosts = [_Host(name, self._folder) for name in names]
+        self._checkpoint_folders = layout.checkpoint_folders(self._request)
+        self._checkpoint_uri = self._request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/") + "/"
+        self._fetched: set[str] = set()
 
     def carry_out(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,6 +100,7 @@ class _TrainingRun:
         for host in self._hosts:
             host.folder.mkdir(mode=0o700)
             layout.lay_out_training(host.root, self._request, host=host.name, hosts=[host.name for host in self._hosts])
+            self._fetch_checkpoints(host)
         inputs = self._request.get("InputDataConfig", [])
         if inputs:
             self._enter("Downloading", "Downloading input data")
@@ -131,6 +135,7 @@ class _TrainingRun:
             ended = self._watch(running)
             for program in running:
                 program.collect()
+            self._store_checkpoints()
             if ended.code and not ended.cause:
                 return self._blame(self._hosts[ended.host], ended.code, running[ended.host].diagnosis())
             return self._upload(ended.cause)
@@ -162,6 +167,7 @@ class _TrainingRun:
             is_isolated=self._request.get("EnableNetworkIsolation", False),
             network=network,
             host=host.name,
+            outputs=("model", "output", *self._checkpoint_folders),
         )
         try:
             return self._site.runner.start(program)
@@ -219,11 +225,14 @@ class _TrainingRun:
             with stream_of(archives.pack(source)) as archive:
                 self._site.store.write(uri, archive, content_type="application/x-tar")
 
-    def _upload_files(self, folder: str, uri: str) -> None:
+    def _upload_files(self, folder: str, uri: str) -> set[str]:
+        """Store the files of the folder of all hosts below *uri*; the URIs that they got."""
         from backends.engine import archives  # noqa: PLC0415  see _train
 
+        stored = set()
         for name, path in archives.files(self._merged(folder)):
-            self._site.store.upload(path, join_uri(uri, name))
+            stored.add(self._site.store.upload(path, join_uri(uri, name)).uri)
+        return stored
 
     def _merged(self, folder: str) -> Path:
         """The folder of all hosts as one; of files of one name the first host's is taken."""
@@ -233,6 +242,18 @@ class _TrainingRun:
             if (host.root / folder).is_dir():
                 layout.merge(host.root / folder, merged)
         return merged
+
+    def _fetch_checkpoints(self, host: _Host) -> None:
+        for folder in self._checkpoint_folders:
+            channels.download(self._site.store, self._checkpoint_uri, host.root / folder)
+            found = self._site.store.list_objects(self._checkpoint_uri)
+            self._fetched |= {info.uri for info in found if not info.uri.endswith("/")}
+
+    def _store_checkpoints(self) -> None:
+        """Store what the hosts have, however their programs have ended; what was fetched and is no more goes."""
+        for folder in self._checkpoint_folders:
+            for uri in self._fetched - self._upload_files(folder, self._checkpoint_uri):
+                self._site.store.delete(uri)
 
     def _record_metrics(self) -> None:
         definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])

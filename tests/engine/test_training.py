@@ -214,6 +214,28 @@ def test_a_model_may_be_left_uncompressed(stage: Stage) -> None:
     assert stage.keys("out/leaking/") == []
 
 
+@pytest.mark.parametrize("ending", ["true", "exit 1", "echo hanging; sleep 60"])
+def test_checkpoints_pass_from_job_to_job(stage: Stage, ending: str) -> None:
+    """They are there before the program starts and stored however it ends; what it removes goes (A.2, A.8)."""
+    place = f"checkpoints-{len(ending)}"
+    stage.put(f"{place}/deep/1", b"one")
+    stage.put(f"{place}/old", b"old")
+    stage.put(f"{place}-2/other", b"another prefix")
+    command = f"cp input/config/checkpointconfig.json checkpoints; cd checkpoints; rm old; cp deep/1 2; {ending}"
+    request = stage.training_request(
+        place, algorithm=shell(command), CheckpointConfig={"S3Uri": f"s3://bucket/{place}"}
+    )
+    stage.call("CreateTrainingJob", **request)
+    if "hanging" in ending:
+        stage.until(lambda: list(stage.engine.read_log("training job", place, follow=False)), bool)
+        stage.call("StopTrainingJob", TrainingJobName=place)
+    assert stage.trained(place)["CheckpointConfig"] == {"S3Uri": f"s3://bucket/{place}"}
+    assert stage.keys(f"{place}/") == [f"{place}/{name}" for name in ("2", "checkpointconfig.json", "deep/1")]
+    assert stage.get(f"{place}/2") == b"one"
+    assert json.loads(stage.get(f"{place}/checkpointconfig.json")) == {"LocalPath": "/opt/ml/checkpoints"}
+    assert "checkpoints" not in stage.keys(f"out/{place}/")
+
+
 def test_a_job_may_be_updated(stage: Stage) -> None:
     """UpdateTrainingJob: the warm pool and the profiler; Describe shows what was changed (A.13, F.1)."""
     resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
@@ -407,7 +429,10 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
         ("InputDataConfig", [manifest_channel("a", "s3://bucket/in/", InputMode="FastFile")], "S3Prefix in FastFile"),
         ("InputDataConfig", [manifest_channel("a", "s3://bucket/none/")], "No S3 objects found under S3 URL"),
         ("InputDataConfig", [channel("a", "s3://bucket/in/"), channel("A", "s3://bucket/in/")], "must differ"),
-        ("CheckpointConfig", {"S3Uri": "s3://bucket/c"}, "does not carry out CheckpointConfig"),
+        ("CheckpointConfig", {"S3Uri": "s3://bucket/c", "LocalPath": "/state"}, "below /opt/ml"),
+        ("CheckpointConfig", {"S3Uri": "s3://bucket/c", "LocalPath": "/opt/ml/input/data"}, "below /opt/ml"),
+        ("CheckpointConfig", {"S3Uri": "s3://no-such-bucket/c"}, "cannot be used"),
+        ("RetryStrategy", {"MaximumRetryAttempts": 1}, "does not carry out RetryStrategy"),
         ("AlgorithmSpecification", {"TrainingImage": "no-such", "TrainingInputMode": "File"}, "Cannot find the"),
         ("AlgorithmSpecification", {"TrainingImage": "probe", "TrainingInputMode": "Pipe"}, "File mode"),
     ],
