@@ -55,7 +55,7 @@ def download(
     """
     count = 0
     turn, shares = share
-    found = _in_manifest(store, uri) if is_manifest else _below(store, uri)
+    found = in_manifest(store, uri) if is_manifest else _below(store, uri)
     for source, relative, is_folder in islice(found, turn, None, shares):
         if is_folder and not takes_folders:
             raise UnusableKey(f"{source} stands for a folder, which a model may not hold; delete that object.")
@@ -83,8 +83,12 @@ def _below(store: ObjectStore, uri: str) -> Iterator[tuple[str, str, bool]]:
         yield info.uri, relative_key(prefix, key), key.endswith("/") and info.size_bytes == 0
 
 
-def _in_manifest(store: ObjectStore, uri: str) -> Iterator[tuple[str, str, bool]]:
-    """The same for the objects of a manifest: ``[{"prefix": "s3://bucket/p/"}, "a", "b/c"]``."""
+def in_manifest(store: ObjectStore, uri: str) -> Iterator[tuple[str, str, bool]]:
+    """URI and path of each object of the manifest ``[{"prefix": "s3://bucket/p/"}, "a", "b/c"]``; none is a folder.
+
+    Raises:
+        InvalidSpec: what lies at *uri* is no manifest.
+    """
     try:
         head, *suffixes = json.loads(store.get(uri))
         prefix = head["prefix"]

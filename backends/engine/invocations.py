@@ -21,6 +21,8 @@ _HEADERS = {
     "CustomAttributes": "X-Amzn-SageMaker-Custom-Attributes",
     "InferenceId": "X-Amzn-SageMaker-Inference-Id",
 }
+# For endpoints of several models, containers or components, which do not exist here.
+_OTHER_KINDS = frozenset({"TargetModel", "TargetContainerHostname", "InferenceComponentName"})
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
@@ -47,6 +49,8 @@ class Invoker:
         endpoint = self._serving(name)
         if len(body) > PAYLOAD_LIMIT_BYTES:
             raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+        for member in _OTHER_KINDS & request.keys():
+            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
         variant = routing.choose(endpoint.facts["variants"], request.get("TargetVariant"), endpoint=name)
         headers = _container_headers(request)
         try:

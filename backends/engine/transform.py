@@ -132,8 +132,8 @@ def _check(site: Site, request: Document) -> None:
     if count != 1:
         raise refuse(f"InstanceCount {count}: this engine runs transform jobs on one host for now. Ask for one.")
     kind = request["TransformInput"]["DataSource"]["S3DataSource"].get("S3DataType")
-    if kind != "S3Prefix":
-        raise refuse(f"S3DataType {kind}: this engine reads S3Prefix inputs for now.")
+    if kind not in {"S3Prefix", "ManifestFile"}:
+        raise refuse(f"S3DataType {kind}: batch transform reads S3Prefix and ManifestFile.")
     _check_choices(request)
     _check_numbers(request)
     _check_media_types(request)

@@ -175,6 +175,13 @@ def test_only_sagemakers_headers_reach_the_container(stage: Stage, endpoint: str
     assert full["InvokedProductionVariant"] == "AllTraffic"
 
 
+@pytest.mark.parametrize("member", ["TargetModel", "TargetContainerHostname", "InferenceComponentName"])
+def test_what_an_endpoint_is_not_cannot_be_aimed_at(stage: Stage, endpoint: str, member: str) -> None:
+    """Models, containers and components of an endpoint that has none (B.6, B.8)."""
+    error = stage.refusal("InvokeEndpoint", EndpointName=endpoint, Body=b"", **{member: "x"})
+    assert (error.code, member in error.message) == ("ValidationError", True)
+
+
 @pytest.mark.parametrize("value", ["a\r\nx: y", "ä", "a" * 1025, "\0"])
 def test_headers_cannot_be_smuggled(stage: Stage, endpoint: str, value: str) -> None:
     """Visible ASCII only, at most 1024 characters."""
