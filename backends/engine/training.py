@@ -24,7 +24,7 @@ from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
 from backends.engine.tags import check_tags
 from backends.errors import BackendError, NotFound
-from backends.naming import join_uri, split_uri
+from backends.naming import split_uri
 from backends.sagemaker.readings import ServiceError
 
 _UPDATABLE = ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig", "ResourceConfig")
@@ -77,7 +77,7 @@ def describe(site: Site, request: Document) -> Document:
         "SecondaryStatusTransitions": transitions,
         "CreationTime": job.created,
         "LastModifiedTime": _modified(job),
-        "ModelArtifacts": {"S3ModelArtifacts": artifact_uri(job.request)},
+        "ModelArtifacts": {"S3ModelArtifacts": layout.artifact_uri(job.request)},
         "ProfilingStatus": "Disabled",
     }
     if pool := _warm_pool(job):
@@ -143,26 +143,6 @@ def listing(site: Site, request: Document) -> Document:
     return page(
         jobs, request, summary=lambda job: _summary(site, job), modified=_modified, result="TrainingJobSummaries"
     )
-
-
-def artifact_uri(request: Document) -> str:
-    """Where the job's model goes, an archive or a folder of files; known before the job has run (A.8)."""
-    return output_uri(request, "model.tar.gz" if is_compressed(request) else "model")
-
-
-def is_compressed(request: Document) -> bool:
-    """Whether the model is to become model.tar.gz."""
-    return bool(request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP")
-
-
-def input_mode(request: Document, channel: Document) -> str:
-    """How the program is to read *channel*: its own InputMode, else the algorithm's."""
-    return str(channel.get("InputMode", request["AlgorithmSpecification"].get("TrainingInputMode", "File")))
-
-
-def output_uri(request: Document, file_name: str) -> str:
-    """Where SageMaker puts *file_name* among the job's outputs."""
-    return join_uri(request["OutputDataConfig"]["S3OutputPath"], request["TrainingJobName"], "output", file_name)
 
 
 def _find(site: Site, request: Document) -> Resource:
@@ -232,7 +212,7 @@ def _check_channel(site: Site, request: Document, channel: Document) -> None:
             "Member must satisfy regular expression pattern: [A-Za-z0-9\\.\\-_]+",
         )
     source = channel.get("DataSource", {}).get("S3DataSource")
-    mode = input_mode(request, channel)
+    mode = layout.input_mode(request, channel)
     if source is None or mode not in _INPUT_MODES or source.get("S3DataType") not in _INPUT_MODES[mode]:
         raise refuse(
             f"Channel '{name}': this engine reads S3Prefix and ManifestFile in File mode, S3Prefix in FastFile mode, "

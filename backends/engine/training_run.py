@@ -9,7 +9,6 @@ from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource
-from backends.engine.training import artifact_uri, input_mode, is_compressed, output_uri
 from backends.errors import BackendError
 from backends.naming import join_uri
 from backends.stores import stream_of
@@ -118,7 +117,7 @@ class _TrainingRun:
                     share=share,
                     is_manifest=source["S3DataType"] == "ManifestFile",
                 )
-                if input_mode(self._request, channel) == "FastFile":
+                if layout.input_mode(self._request, channel) == "FastFile":
                     layout.make_read_only(folder)
         self._raise_if_stopped()
 
@@ -200,7 +199,7 @@ class _TrainingRun:
 
     def _blame(self, host: _Host, code: int, diagnosis: str) -> _Ending:
         self._record_metrics()
-        self._upload_archive("output/data", output_uri(self._request, "output.tar.gz"))
+        self._upload_archive("output/data", layout.output_uri(self._request, "output.tar.gz"))
         ending = f", exit code: {code}" + (f" ({diagnosis})" if diagnosis else "")
         text = masked(layout.failure_text(host.root))[: _REASON_LIMIT_CHARS - len("AlgorithmError: " + ending)]
         return _failed(f"AlgorithmError: {text}{ending}")
@@ -208,11 +207,11 @@ class _TrainingRun:
     def _upload(self, cause: str) -> _Ending:
         self._record_metrics()
         self._enter("Uploading", "Uploading generated training model")
-        if is_compressed(self._request):
-            self._upload_archive("model", artifact_uri(self._request), even_if_empty=True)
+        if layout.is_compressed(self._request):
+            self._upload_archive("model", layout.artifact_uri(self._request), even_if_empty=True)
         else:
-            self._upload_files("model", artifact_uri(self._request))
-        self._upload_archive("output/data", output_uri(self._request, "output.tar.gz"))
+            self._upload_files("model", layout.artifact_uri(self._request))
+        self._upload_archive("output/data", layout.output_uri(self._request, "output.tar.gz"))
         if cause == "runtime":
             return _OVERLONG
         return _STOPPED if cause == "stop" or self._stop_requested() else _COMPLETED
