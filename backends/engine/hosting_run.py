@@ -105,24 +105,23 @@ class _EndpointRun:
         if "pending" not in facts:
             self._share_anew()
             return
-        fleet = _Fleet(self, facts["pending"]["variants"])
+        pending = facts["pending"]
+        fleet = _Fleet(self, pending["variants"])
         try:
             fleet.start()
-            fleet.check_alive()
-        except _UNSTARTABLE as exc:
-            fleet.end()
-            self._settle({"FailureReason": _reason(exc)})
-        except BaseException:
-            fleet.end()
-            raise
-        else:
-            pending = facts["pending"]
             addresses = fleet.addresses()
             variants = [variant | {"address": addresses[_folder_name(variant)]} for variant in pending["variants"]]
             self._settle({"config": pending["config"], "variants": variants})
-            fleet.watch()
-            self._retire(self._fleet)
-            self._fleet = fleet
+        except _UNSTARTABLE as exc:
+            fleet.end()
+            self._settle({"FailureReason": _reason(exc)})
+            return
+        except BaseException:
+            fleet.end()
+            raise
+        fleet.watch()
+        self._retire(self._fleet)
+        self._fleet = fleet
 
     def _share_anew(self) -> None:
         def change(facts: Document) -> None:
@@ -184,11 +183,8 @@ class _Fleet:
         done, _ = wait(self._working, return_when=FIRST_EXCEPTION)
         for future in done:
             future.result()
-
-    def check_alive(self) -> None:
-        """Raise NotHealthy if a container has ended since it was healthy."""
         for variant in self._variants:
-            variant.check_alive()
+            variant.check_alive()  # One may have ended while another started.
 
     def addresses(self) -> dict[str, Address]:
         """Where the containers listen, by the names of their folders."""
