@@ -1,6 +1,7 @@
 """InvokeEndpoint (contract B.2, B.6): from the caller's process straight to the container."""
 
 import re
+import threading
 from contextlib import suppress
 
 from backends.engine import routing
@@ -20,6 +21,8 @@ _HEADERS = {
     "CustomAttributes": "X-Amzn-SageMaker-Custom-Attributes",
     "InferenceId": "X-Amzn-SageMaker-Inference-Id",
 }
+# For endpoints of several models, containers or components, which do not exist here.
+_OTHER_KINDS = frozenset({"TargetModel", "TargetContainerHostname", "InferenceComponentName"})
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 _TIMED_OUT = (
     "Your invocation timed out while waiting for a response from container primary. Review the latency metrics for "
@@ -33,6 +36,7 @@ class Invoker:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._exchanges: dict[tuple[str, str], Exchange] = {}
+        self._lock = threading.Lock()
 
     def invoke(self, request: Document) -> Document:
         """Send ``Body`` to the variant that traffic or TargetVariant chooses.
@@ -45,6 +49,8 @@ class Invoker:
         endpoint = self._serving(name)
         if len(body) > PAYLOAD_LIMIT_BYTES:
             raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+        for member in _OTHER_KINDS & request.keys():
+            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
         variant = routing.choose(endpoint.facts["variants"], request.get("TargetVariant"), endpoint=name)
         headers = _container_headers(request)
         try:
@@ -89,13 +95,14 @@ class Invoker:
         if found is None:
             raise NoAnswer("it is being restarted")
         address = (found[0], found[1])
-        known = self._exchanges.get((endpoint, variant["name"]))
-        if known is not None and known.address == address:
-            return known
-        if known is not None:
-            known.close()
-        self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
-        return fresh
+        with self._lock:
+            known = self._exchanges.get((endpoint, variant["name"]))
+            if known is not None and known.address == address:
+                return known
+            if known is not None:
+                known.close()
+            self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
+            return fresh
 
     def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:
         region = self._site.settings.region

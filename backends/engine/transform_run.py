@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from backends.engine import layout, records
+from backends.engine import channels, layout, records
 from backends.engine.exchange import Answer, Exchange, NoAnswer
 from backends.engine.filters import DataProcessing
 from backends.engine.logs import masked
@@ -153,6 +153,8 @@ class _TransformRun:
         self._container.wait_healthy(self._site.settings.startup_timeout_seconds, self._stop_requested)
 
     def _transform(self) -> None:
+        # Listed once, before anything is written: the output may lie below the same prefix.
+        inputs = self._inputs()
         packing, concurrency = self._negotiate()
         self._say(
             f"MaxConcurrentTransforms={concurrency}, "
@@ -161,7 +163,7 @@ class _TransformRun:
         )
         model = _Model(self._container.exchange, self._request, self._processing)
         window = concurrency * _WINDOW_FACTOR if packing.strategy is Strategy.SINGLE_RECORD else concurrency + 1
-        relay = Relay(self._work(packing), model.act, concurrency=concurrency, window=window)
+        relay = Relay(self._work(inputs, packing), model.act, concurrency=concurrency, window=window)
         with relay:
             try:
                 for work, result in relay.results(self._raise_if_stopped):
@@ -172,20 +174,28 @@ class _TransformRun:
                 self._container.kill()
                 raise
 
-    def _work(self, packing: Packing) -> Iterator[_Work]:
-        """Every batch of every object, and where each object ends or cannot be read further. Runs in any thread."""
-        source = self._request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-        _, prefix = split_uri(source, key_required=False)
-        # Listed once, before anything is written: the output may lie below the same prefix.
-        for info in list(self._site.store.list_objects(source)):
+    def _inputs(self) -> list[tuple[str, str]]:
+        """The URI of every input object, and the key of its output below S3OutputPath."""
+        source = self._request["TransformInput"]["DataSource"]["S3DataSource"]
+        if source["S3DataType"] == "ManifestFile":
+            named = channels.in_manifest(self._site.store, source["S3Uri"])
+            return [(uri, f"{suffix}.out") for uri, suffix, _ in named]
+        _, prefix = split_uri(source["S3Uri"], key_required=False)
+        found = []
+        for info in self._site.store.list_objects(source["S3Uri"]):
             _, key = split_uri(info.uri)
-            if key.endswith("/") and info.size_bytes == 0:
-                continue
-            target = join_uri(self._request["TransformOutput"]["S3OutputPath"], records.output_key(prefix, key))
+            if not key.endswith("/") or info.size_bytes:
+                found.append((info.uri, records.output_key(prefix, key)))
+        return found
+
+    def _work(self, inputs: list[tuple[str, str]], packing: Packing) -> Iterator[_Work]:
+        """Every batch of every object, and where each object ends or cannot be read further. Runs in any thread."""
+        for uri, output_key in inputs:
+            target = join_uri(self._request["TransformOutput"]["S3OutputPath"], output_key)
             draft = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed when the object is finished
-            output = _Output(info.uri, target, draft)
+            output = _Output(uri, target, draft)
             try:
-                for batch in self._batches(info.uri, packing):
+                for batch in self._batches(uri, packing):
                     yield _Work(output, batch)
                     if output.failed:
                         break

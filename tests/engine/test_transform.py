@@ -21,8 +21,8 @@ def model(stage: Stage) -> str:
     return stage.model("model")
 
 
-def source(prefix: str) -> dict[str, Any]:
-    return {"DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://bucket/{prefix}"}}}
+def source(prefix: str, kind: str = "S3Prefix") -> dict[str, Any]:
+    return {"DataSource": {"S3DataSource": {"S3DataType": kind, "S3Uri": f"s3://bucket/{prefix}"}}}
 
 
 def run(stage: Stage, name: str, objects: dict[str, bytes], /, **members: Any) -> dict[str, Any]:
@@ -291,8 +291,8 @@ def test_stopping_does_not_wait_for_the_model(stage: Stage) -> None:
     ("members", "text"),
     [
         ({"TransformInput": source("nowhere/")}, 'No S3 objects found under S3 URL "s3://bucket/nowhere/"'),
-        ({"TransformInput": {"DataSource": {"S3DataSource": {"S3DataType": "ManifestFile", "S3Uri": "s3://bucket/m"}}}},
-         "S3DataType ManifestFile: this engine reads S3Prefix inputs for now"),
+        ({"TransformInput": source("batch/", "AugmentedManifestFile")}, "S3DataType AugmentedManifestFile: batch"),
+        ({"TransformInput": source("nowhere/", "ManifestFile")}, "No S3 objects found under S3 URL"),
         ({"TransformInput": {"SplitType": "RecordIO"}}, "SplitType RecordIO: this engine"),
         ({"TransformInput": {"SplitType": "line"}}, "must satisfy enum value set: [None, Line, RecordIO, TFRecord]"),
         ({"TransformInput": {"ContentType": "a\r\nb: c"}}, "visible ASCII"),
@@ -323,6 +323,19 @@ def test_names_are_unique_for_ever(stage: Stage) -> None:
     """A transform job cannot be deleted, so its name stays taken (0.2)."""
     run(stage, "unique", {"a": b"x\n"})
     assert stage.refusal("CreateTransformJob", **stage.transform_request("unique")).code == "ResourceInUse"
+
+
+def test_a_manifest_names_the_inputs(stage: Stage) -> None:
+    """Each output lies at its input's suffix; a missing object fails alone, a bad manifest the job (C.1, C.4)."""
+    for key in ("a", "deep/b", "unnamed"):
+        stage.put(f"listed/{key}", key.encode() + b"\n")
+    stage.put("some.manifest", b'[{"prefix": "s3://bucket/listed/"}, "deep/b", "gone", "a"]')
+    job = stage.transform("manifest", TransformInput=source("some.manifest", "ManifestFile"))
+    assert job["FailureReason"] == CLIENT_ERROR
+    assert outputs(stage, "manifest") == {"a.out": b"A\n", "deep/b.out": b"DEEP/B\n"}
+    stage.put("bad.manifest", b'{"prefix": "s3://bucket/listed/"}')
+    job = stage.transform("bad-manifest", TransformInput=source("bad.manifest", "ManifestFile"))
+    assert job["FailureReason"].startswith("ClientError: s3://bucket/bad.manifest is not a manifest")
 
 
 def test_an_object_that_vanishes_fails_alone(make_stage: MakeStage) -> None:
