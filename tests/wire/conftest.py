@@ -69,14 +69,26 @@ def serving(app: Any) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="session")
-def runtime(url: str) -> Any:
-    """An unmodified boto3 client."""
+def client(service: str, url: str, **options: Any) -> Any:
+    """An unmodified boto3 client that does not try again."""
     return boto3.client(
-        "sagemaker-runtime",
+        service,
         endpoint_url=url,
-        region_name="us-east-1",
+        region_name=options.pop("region_name", "us-east-1"),
         aws_access_key_id="test",
         aws_secret_access_key="test",
-        config=Config(retries={"total_max_attempts": 1}),
+        config=Config(retries={"total_max_attempts": options.pop("attempts", 1)}),
+        **options,
     )
+
+
+@pytest.fixture(scope="session")
+def runtime(url: str) -> Any:
+    """The runtime plane."""
+    return client("sagemaker-runtime", url)
+
+
+@pytest.fixture(scope="session")
+def sagemaker(url: str) -> Any:
+    """The control plane."""
+    return client("sagemaker", url)
