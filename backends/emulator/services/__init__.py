@@ -31,6 +31,14 @@ class Service:
         operation: Operation | None = getattr(self, xform_name(name), None)
         return operation
 
+    def addressed(self, head: Head) -> Head:
+        """*head* as the service's model writes it, whatever other ways there are to say the same."""
+        return head
+
+    def refused(self, violation: ServiceError) -> ServiceError:
+        """The service's own error for members that its model does not allow."""
+        return violation
+
     def open_body(self, head: Head, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """*stream* with the service's own transfer coding undone."""
         del head
