@@ -11,7 +11,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
@@ -27,7 +27,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backends.emulator.door import turned_away
 from backends.emulator.faults import Fault
 from backends.emulator.protocol.models import Head, Members, load_model, unknown_operation
-from backends.emulator.protocol.parse import find_operation, parse, streamed_member
+from backends.emulator.protocol.parse import Body, find_operation, parse
 from backends.emulator.protocol.serialize import Reply, serialize, serialize_error
 from backends.emulator.protocol.validate import check
 from backends.emulator.services import Operation, Service, check_region, wanted_service
@@ -142,19 +142,15 @@ class _Emulator:
         exchange.namespace = model.service.metadata.get("xmlNamespace", "")
         check_region(service, region, self._region)
         head = service.addressed(head)
-        stream, whole, streamed = service.open_body(head, _stream(exchange.request)), b"", None
-        if model.protocol.startswith("rest"):
-            streamed = streamed_member(model.at(head).operation)
-        if streamed is None:
-            whole = await _read(stream)
-        found = find_operation(model, head, whole)
+        stream = service.open_body(head, _stream(exchange.request))
+        is_streamed = service.streamed and model.at(head).operation.name in service.streamed
+        body: Body = stream if is_streamed else await _read(stream)
+        found = find_operation(model, head, body)
         exchange.operation = found.operation.name
         carry_out = service.operation(found.operation.name)
         if carry_out is None:
-            return await self._elsewhere(exchange, whole if streamed is None else stream)
-        members = parse(model, found, head, whole)
-        if streamed is not None:
-            members[streamed] = stream
+            return await self._elsewhere(exchange, body)
+        members = parse(model, found, head, body)
         await self._fault(exchange)
         try:
             check(found.operation.input_shape, members)
@@ -170,7 +166,7 @@ class _Emulator:
                 if fault.error:
                     raise ServiceError(fault.error, fault.message, status=fault.status)
 
-    async def _elsewhere(self, exchange: _Exchange, body: bytes | AsyncIterator[bytes]) -> Reply:
+    async def _elsewhere(self, exchange: _Exchange, body: Body) -> Reply:
         if self._upstream is not None:
             return await self._upstream.forward(exchange.head, body)
         what = f"{exchange.operation} of {exchange.service}" if exchange.operation else f"{exchange.service!r}"
@@ -200,7 +196,7 @@ async def _stream(request: Request) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def _read(stream: AsyncIterator[bytes]) -> bytes:
+async def _read(stream: AsyncIterable[bytes]) -> bytes:
     """The whole body, refused as soon as it is over the limit."""
     body = bytearray()
     async for piece in stream:

@@ -1,21 +1,23 @@
 """A request's head and body → the operation asked for and the members of its input.
 
-Unknown members are passed over, as AWS does. The body of a streamed input is not read here.
+Unknown members are passed over, as AWS does.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-from botocore.model import ListShape, OperationModel, Shape, StructureShape
+from botocore.model import ListShape, Shape, StructureShape
 
 from backends.emulator.protocol import forms, json_documents, scalars, xml_documents
 from backends.emulator.protocol.models import Found, Head, Members, Model
 
+Body = bytes | AsyncIterable[bytes]
+
 _MOST_FIELDS = 10_000
 
 
-def find_operation(model: Model, head: Head, body: bytes) -> Found:
+def find_operation(model: Model, head: Head, body: Body) -> Found:
     """The operation that a request asks for; only the query protocol says it in the *body*.
 
     Raises:
@@ -28,26 +30,23 @@ def find_operation(model: Model, head: Head, body: bytes) -> Found:
     return model.at(head)
 
 
-def streamed_member(operation: OperationModel) -> str | None:
-    """The member of the input that is handed on as a stream instead of being read."""
-    if operation.get_streaming_input() is None:
-        return None
-    assert operation.input_shape is not None
-    member: str = operation.input_shape.serialization["payload"]
-    return member
+def parse(model: Model, found: Found, head: Head, body: Body) -> Members:
+    """The members of the operation's input; *body* as a stream becomes the payload as it is.
 
-
-def parse(model: Model, found: Found, head: Head, body: bytes) -> Members:
-    """The members of the operation's input. Raises ServiceError: SerializationException, MalformedXML."""
+    Raises:
+        ServiceError: SerializationException, MalformedXML.
+    """
     shape = found.operation.input_shape
     if shape is None:
         return {}
+    if not isinstance(body, bytes):
+        return dict(found.labels) | _from_head(shape, head) | {shape.serialization["payload"]: body}
     if model.protocol == "json":
         members: Members = json_documents.read(shape, body)
     elif model.protocol == "query":
         members = forms.read(shape, _form(head, body))
     else:
-        members = dict(found.labels) | _from_head(shape, head) | _from_body(model, found.operation, shape, body)
+        members = dict(found.labels) | _from_head(shape, head) | _from_body(model, shape, body)
     return members
 
 
@@ -59,7 +58,8 @@ def _from_head(shape: StructureShape, head: Head) -> Members:
             members[name] = scalars.read(inner, head.headers[wire])
         elif where == "headers":
             prefix = wire.lower()
-            members[name] = {key[len(prefix) :]: head.headers[key] for key in head.headers if key.startswith(prefix)}
+            if found := {key[len(prefix) :]: head.headers[key] for key in head.headers if key.startswith(prefix)}:
+                members[name] = found
         elif where == "querystring" and wire in head.query:
             members[name] = _from_query(inner, head.query[wire])
     return members
@@ -71,15 +71,13 @@ def _from_query(shape: Shape, values: Sequence[str]) -> Any:
     return scalars.read(shape, values[0])
 
 
-def _from_body(model: Model, operation: OperationModel, shape: StructureShape, body: bytes) -> Members:
+def _from_body(model: Model, shape: StructureShape, body: bytes) -> Members:
     read = xml_documents.read if model.protocol == "rest-xml" else json_documents.read
     payload = shape.serialization.get("payload")
     if payload is None:
         in_body = {name for name, inner in shape.members.items() if "location" not in inner.serialization}
         document = read(shape, body) if body and in_body else {}
         return {name: value for name, value in document.items() if name in in_body}
-    if streamed_member(operation) == payload:
-        return {}
     value = _payload(shape.members[payload], body, read)
     return {} if value is None else {payload: value}
 
@@ -92,7 +90,8 @@ def _payload(shape: Shape, body: bytes, read: Any) -> Any:
     return body.decode(errors="replace") if shape.type_name == "string" else read(shape, body)
 
 
-def _form(head: Head, body: bytes) -> list[tuple[str, str]]:
+def _form(head: Head, body: Body) -> list[tuple[str, str]]:
+    assert isinstance(body, bytes), "no operation of the query protocol is streamed"
     in_path = [(name, value) for name, values in head.query.items() for value in values]
     try:
         return in_path + parse_qsl(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)

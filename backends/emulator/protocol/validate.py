@@ -38,7 +38,7 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
         for name in shape.required_members:
             if name not in value:
                 yield _clause("null", _below(path, name), "Member must not be null")
-        for name in shape.members.keys() & value.keys():
+        for name in filter(value.__contains__, shape.members):
             yield from _violations(shape.members[name], value[name], _below(path, name))
         return
     for constraint in _violated(shape, value):
@@ -60,8 +60,8 @@ def _violations_in_map(shape: MapShape, value: dict[str, Any], path: str) -> Ite
 def _violated(shape: Shape, value: Any) -> Iterator[str]:
     """The constraints that *value* by itself violates."""
     is_number = shape.type_name in {"integer", "long", "float", "double"}
-    if not is_number and shape.type_name not in {"string", "list", "map", "blob"}:
-        return
+    if not is_number and not isinstance(value, (str, bytes, list, dict)):
+        return  # A time, a flag, or a payload that is still on its way.
     size, what = (value, "value") if is_number else (len(value), "length")
     if size < shape.metadata.get("min", size):
         yield f"Member must have {what} greater than or equal to {shape.metadata['min']}"

@@ -1,7 +1,7 @@
 """The AWS services that the emulator carries out, and how a request names the one that it wants."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import ClassVar
 
 from botocore import xform_name
@@ -20,11 +20,13 @@ class Service:
     """One service. Its operations are methods with the names that boto3 gives them.
 
     An operation takes the members of its input and returns those of its output; an ``async`` one runs on the event
-    loop, any other in a thread. What it refuses is a ServiceError.
+    loop, any other in a thread. Those of *streamed* get their payload as a stream, at the latest when it has ended
+    refused if it is not what it claims to be. What an operation refuses is a ServiceError.
     """
 
     name: ClassVar[str]
     is_global: ClassVar[bool] = False
+    streamed: ClassVar[frozenset[str]] = frozenset()
 
     def operation(self, name: str) -> Operation | None:
         """What carries out *name* of the service's model; None: it is not emulated."""
@@ -39,7 +41,7 @@ class Service:
         """The service's own error for members that its model does not allow."""
         return violation
 
-    def open_body(self, head: Head, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def open_body(self, head: Head, stream: AsyncIterator[bytes]) -> AsyncIterable[bytes]:
         """*stream* with the service's own transfer coding undone."""
         del head
         return stream

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
 from urllib.parse import urlsplit
 
 from botocore import xform_name
@@ -43,7 +42,8 @@ _MISSING = {
 class S3(Service):
     """Buckets and objects."""
 
-    name: ClassVar[str] = "s3"
+    name = "s3"
+    streamed = frozenset({"PutObject", "UploadPart"})
 
     def __init__(self, buckets: Buckets, region: str) -> None:
         uploads = Uploads(buckets)

@@ -1,6 +1,7 @@
 """S3's operations on multipart uploads."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from backends.emulator.protocol.models import Members
 from backends.emulator.services.s3.arrival import take_in
@@ -171,7 +172,7 @@ def _chosen(there: Sequence[Part], request: Members, algorithm: str) -> list[Par
     if not wanted:
         text = "The XML you provided was not well-formed or did not validate against our published schema"
         raise ServiceError("MalformedXML", text)
-    if any(first >= second for first, second in zip(numbers, numbers[1:], strict=False)):
+    if any(first >= second for first, second in pairwise(numbers)):
         text = "The list of parts was not in ascending order. Parts must be ordered by part number."
         raise ServiceError("InvalidPartOrder", text)
     by_number = {part.number: part for part in there}
