@@ -11,7 +11,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qs
@@ -32,10 +33,12 @@ from backends.emulator.protocol.validate import check
 from backends.emulator.services import Operation, Service, check_region, wanted_service
 from backends.emulator.services.identity import Iam, Sts
 from backends.emulator.services.logs import Logs
+from backends.emulator.services.s3 import S3
 from backends.emulator.services.sagemaker import SageMaker, SageMakerRuntime
 from backends.emulator.upstream import Upstream
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
+from backends.stores.files import FileStore
 
 MOST_AT_ONCE = 256
 # InvokeEndpoint's limit is the largest of any operation that is not streamed.
@@ -93,7 +96,9 @@ class _Exchange:
 
 class _Emulator:
     def __init__(self, engine: Engine, upstream: Upstream | None, faults: Sequence[Fault], most_at_once: int) -> None:
-        services = (SageMaker(engine), SageMakerRuntime(engine), Sts(), Iam(), Logs(engine))
+        services = [SageMaker(engine), SageMakerRuntime(engine), Sts(), Iam(), Logs(engine)]
+        if isinstance(engine.site.store, FileStore):  # else it lies in another S3, which the client can ask itself
+            services.append(S3(engine.site.store.buckets, engine.site.settings.region))
         self._services: dict[str, Service] = {service.name: service for service in services}
         self._region = engine.site.settings.region
         self._upstream = upstream
@@ -136,6 +141,7 @@ class _Emulator:
         exchange.protocol = model.protocol
         exchange.namespace = model.service.metadata.get("xmlNamespace", "")
         check_region(service, region, self._region)
+        head = service.addressed(head)
         stream = service.open_body(head, _stream(exchange.request))
         is_streamed = service.streamed and model.at(head).operation.name in service.streamed
         body: Body = stream if is_streamed else await _read(stream)
@@ -146,7 +152,10 @@ class _Emulator:
             return await self._elsewhere(exchange, body)
         members = parse(model, found, head, body)
         await self._fault(exchange)
-        check(found.operation.input_shape, members)
+        try:
+            check(found.operation.input_shape, members)
+        except ServiceError as violation:
+            raise service.refused(violation) from None
         answer = await _carried_out(carry_out, members)
         return serialize(model, found.operation, answer, request_id=exchange.request_id)
 
@@ -187,7 +196,7 @@ async def _stream(request: Request) -> AsyncIterator[bytes]:
             yield piece
 
 
-async def _read(stream: AsyncIterator[bytes]) -> bytes:
+async def _read(stream: AsyncIterable[bytes]) -> bytes:
     """The whole body, refused as soon as it is over the limit."""
     body = bytearray()
     async for piece in stream:
@@ -207,8 +216,9 @@ async def _send(reply: Reply, exchange: _Exchange, send: Send) -> None:
     if isinstance(reply.body, bytes):
         await send({"type": "http.response.body", "body": reply.body if with_body else b""})
         return
-    async for piece in reply.body:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async with aclosing(reply.body) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

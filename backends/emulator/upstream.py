@@ -1,6 +1,6 @@
 """What Greenroom does not speak, asked of another server: LocalStack or one compatible with it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +26,7 @@ class Upstream:
         timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS)
         self._pool = urllib3.PoolManager(timeout=timeout, retries=False, maxsize=32)
 
-    async def forward(self, head: Head, body: bytes | AsyncIterator[bytes]) -> Reply:
+    async def forward(self, head: Head, body: bytes | AsyncIterable[bytes]) -> Reply:
         """Send the request on and return the answer. Raises ServiceError: the server is not reached."""
         content = body if isinstance(body, bytes) else b"".join([piece async for piece in body])
         return await run_in_threadpool(self._exchange, head, content)

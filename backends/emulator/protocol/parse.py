@@ -3,7 +3,7 @@
 Unknown members are passed over, as AWS does.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -12,7 +12,7 @@ from botocore.model import ListShape, Shape, StructureShape
 from backends.emulator.protocol import forms, json_documents, scalars, xml_documents
 from backends.emulator.protocol.models import Found, Head, Members, Model
 
-Body = bytes | AsyncIterator[bytes]
+Body = bytes | AsyncIterable[bytes]
 
 _MOST_FIELDS = 10_000
 

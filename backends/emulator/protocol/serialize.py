@@ -1,7 +1,7 @@
 """The members of an operation's output, or an error → a reply."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -39,7 +39,7 @@ class Reply:
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes] = b""
 
 
 def serialize(model: Model, operation: OperationModel, members: Members, *, request_id: str) -> Reply:
@@ -54,7 +54,9 @@ def serialize(model: Model, operation: OperationModel, members: Members, *, requ
 
 
 def serialize_error(protocol: str, error: ServiceError, *, request_id: str, namespace: str = "") -> Reply:
-    """*error* in the grammar of *protocol* (contract 0.1)."""
+    """*error* in the grammar of *protocol* (contract 0.1). One of status 304 is its members as headers."""
+    if error.status == 304:
+        return Reply(status=304, headers={name: str(value) for name, value in error.members.items()})
     if protocol in {"json", "rest-json"}:
         document = {"__type": error.code, "message": error.message, "Message": error.message, **error.members}
         kind = "application/x-amz-json-1.1" if protocol == "json" else "application/json"
@@ -122,6 +124,7 @@ def _to_head(shape: StructureShape, members: Members) -> tuple[int | None, dict[
         wire = inner.serialization.get("name", name)
         if where == "header":
             headers[wire] = scalars.write(inner, value, time_format="rfc822")
+            status = 206 if wire == "Content-Range" else status
         elif where == "headers":
             headers |= {wire + key: item for key, item in value.items()}
         elif where == "statusCode":

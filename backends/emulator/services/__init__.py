@@ -1,7 +1,7 @@
 """The AWS services that the emulator carries out, and how a request names the one that it wants."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from typing import ClassVar
 
 from botocore import xform_name
@@ -33,7 +33,15 @@ class Service:
         operation: Operation | None = getattr(self, xform_name(name), None)
         return operation
 
-    def open_body(self, head: Head, stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    def addressed(self, head: Head) -> Head:
+        """*head* as the service's model writes it, whatever other ways there are to say the same."""
+        return head
+
+    def refused(self, violation: ServiceError) -> ServiceError:
+        """The service's own error for members that its model does not allow."""
+        return violation
+
+    def open_body(self, head: Head, stream: AsyncIterator[bytes]) -> AsyncIterable[bytes]:
         """*stream* with the service's own transfer coding undone."""
         del head
         return stream
