@@ -144,9 +144,9 @@ def test_who_calls_and_what_a_role_may(url: str) -> None:
 def test_another_region_is_said_so(url: str) -> None:
     """The text says which region is served, and what to set."""
     with pytest.raises(ClientError, match="this is us-east-1, not eu-west-1") as caught:
-        client("sagemaker", url, region_name="eu-west-1").list_models()
+        client("sagemaker", url, region="eu-west-1").list_models()
     assert caught.value.response["Error"]["Code"] == "InvalidSignatureException"
-    assert client("sts", url, region_name="eu-west-1").get_caller_identity()["Account"] == "000000000000"
+    assert client("sts", url, region="eu-west-1").get_caller_identity()["Account"] == "000000000000"
 
 
 def test_another_service_is_said_so(url: str) -> None:
