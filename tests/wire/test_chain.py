@@ -108,7 +108,8 @@ def refusal(sagemaker: Any) -> dict[str, str] | None:
     try:
         sagemaker.list_models()
     except ClientError as exc:
-        return dict(exc.response["Error"])
+        error: Any = exc.response["Error"]
+        return dict(error)
     return None
 
 
