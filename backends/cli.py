@@ -26,18 +26,25 @@ def _globals() -> None:
 def serve(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    upstream: Annotated[str, typer.Option(help="A LocalStack-compatible server for all other services of AWS.")] = "",
+    faults: Annotated[Path | None, typer.Option(help="Errors and latency to give, as a TOML file.")] = None,
     config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
 ) -> None:
-    """Answer InvokeEndpoint of the SageMaker Runtime API for the endpoints of this machine, until Ctrl-C."""
+    """Be AWS for SageMaker's clients, until Ctrl-C: its API in front of the jobs and endpoints of this machine."""
     from backends.config import load_config  # noqa: PLC0415  --help shall not wait for libraries
     from backends.emulator.app import create_app  # noqa: PLC0415
+    from backends.emulator.faults import load_faults  # noqa: PLC0415
+    from backends.emulator.upstream import Upstream  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
     from backends.http_server import serve as serve_app  # noqa: PLC0415
     from backends.local.backend import engine_settings  # noqa: PLC0415
 
+    wanted = load_faults(faults) if faults else ()
     engine = Engine(engine_settings(load_config(config, backend="local")))
     try:
-        serve_app(create_app(engine), port=port, on_ready=_say_ready)
+        app = create_app(engine, upstream=Upstream(upstream) if upstream else None, faults=wanted)
+        _show_access_log()
+        serve_app(app, port=port, on_ready=_say_ready)
     finally:
         engine.close()
 
@@ -53,5 +60,15 @@ def main() -> None:
         sys.exit(1)
 
 
+def _show_access_log() -> None:
+    """One line on stderr for each request."""
+    import logging  # noqa: PLC0415  --help shall not wait for libraries
+
+    log = logging.getLogger("greenroom")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.StreamHandler())
+
+
 def _say_ready(url: str) -> None:
-    print(f"AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}   (Ctrl-C ends it)", file=sys.stderr)  # noqa: T201
+    variables = f"AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1"
+    print(f"export {variables}   # for AWS's clients; Ctrl-C ends the server", file=sys.stderr)  # noqa: T201

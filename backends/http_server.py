@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # Enough for any gateway's own, finer limit to be the one that answers.
@@ -74,7 +74,7 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        app: FastAPI,
+        app: ASGIApp,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -118,7 +118,7 @@ class Server(uvicorn.Server):
             self._on_ready(self.url)
 
 
-def serve(app: FastAPI, **options: Any) -> None:
+def serve(app: ASGIApp, **options: Any) -> None:
     """Serve *app* until SIGINT or SIGTERM; *options* are those of `Server`."""
     Server(app, **options).run()
 

@@ -1,4 +1,5 @@
-"""The AWS wire in front of an engine: unmodified boto3 reaches this machine's endpoints through it.
+"""SageMaker on the AWS wire: unmodified AWS clients work against the engine and the store of this machine.
 
-For now it speaks InvokeEndpoint of the SageMaker Runtime API.
+:mod:`~backends.emulator.app` is the chain that every request passes, :mod:`~backends.emulator.protocol` turns HTTP
+into an operation's members and back, and :mod:`~backends.emulator.services` carries the operations out.
 """

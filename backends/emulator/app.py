@@ -1,83 +1,239 @@
-"""The emulator as an ASGI application.
+"""The emulator as an ASGI application: one chain for every request.
 
-    request ─ Host check ─ service by path ─ engine ─ reply in the service's own protocol
-
-Signatures are accepted, never checked: there is no account here.
+Host and Origin ─ how many at once ─ which service ─ region ─ which operation ─ its members ─ faults
+─ the model's constraints ─ carry it out ─ reply in the service's protocol
 """
 
+import asyncio
+import inspect
 import json
+import logging
+import random
+import time
 import uuid
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import cast
+from urllib.parse import parse_qs
 
-from fastapi import FastAPI, Request
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backends.emulator import sagemaker_runtime
+from backends.emulator.door import turned_away
+from backends.emulator.faults import Fault
+from backends.emulator.protocol.models import Head, Members, load_model, unknown_operation
+from backends.emulator.protocol.parse import Body, find_operation, parse
+from backends.emulator.protocol.serialize import Reply, serialize, serialize_error
+from backends.emulator.protocol.validate import check
+from backends.emulator.services import Operation, Service, check_region, wanted_service
+from backends.emulator.services.identity import Iam, Sts
+from backends.emulator.services.logs import Logs
+from backends.emulator.services.s3 import S3
+from backends.emulator.services.sagemaker import SageMaker, SageMakerRuntime
+from backends.emulator.upstream import Upstream
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
+from backends.stores.files import FileStore
 
-_ALLOWED_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
-
-
-def create_app(engine: Engine) -> FastAPI:
-    """Everything that the emulator speaks, in front of *engine*, which the caller closes."""
-
-    async def invoke(request: Request) -> Response:
-        return await sagemaker_runtime.invoke_endpoint(engine, request)
-
-    app = FastAPI(
-        title="Greenroom emulator",
-        openapi_url=None,
-        routes=[Route("/endpoints/{name}/invocations", invoke, methods=["POST"])],
-        exception_handlers={ServiceError: _refused, 404: _unknown, 405: _unknown},
-    )
-    app.add_middleware(_Door)
-    return app
+MOST_AT_ONCE = 256
+# InvokeEndpoint's limit is the largest of any operation that is not streamed.
+_LARGEST_BODY_BYTES = 26_214_400
+_log = logging.getLogger("greenroom.emulator")
 
 
-class _Door:
-    """What every request passes, whatever its path: the Host check in, a request id out."""
+def create_app(
+    engine: Engine,
+    *,
+    upstream: Upstream | None = None,
+    faults: Sequence[Fault] = (),
+    most_at_once: int = MOST_AT_ONCE,
+) -> ASGIApp:
+    """Everything that the emulator speaks, in front of *engine*, which the caller closes.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    What no service here carries out goes to *upstream*. More than *most_at_once* requests are told to slow down.
+    """
+    emulator = _Emulator(engine, upstream, faults, most_at_once)
+    return Router(routes=[Route("/healthz", _health)], default=emulator, redirect_slashes=False)
+
+
+async def _health(request: Request) -> Response:
+    del request
+    return JSONResponse({"status": "ok"})
+
+
+@dataclass
+class _Exchange:
+    """One request, and what has been found out about it so far; an error is answered in the last known protocol."""
+
+    head: Head
+    request: Request
+    request_id: str
+    protocol: str
+    namespace: str = ""
+    service: str = ""
+    operation: str = ""
+    error: str = ""
+
+    def refused(self, error: ServiceError) -> Reply:
+        """The reply that says *error*."""
+        self.error = error.code
+        return serialize_error(self.protocol, error, request_id=self.request_id, namespace=self.namespace)
+
+    def line(self, reply: Reply, seconds: float) -> str:
+        """The access log's line: one JSON object."""
+        found = {"service": self.service, "operation": self.operation, "error": self.error}
+        return json.dumps(
+            {"request_id": self.request_id, "method": self.head.method, "path": self.head.path}
+            | {name: value for name, value in found.items() if value}
+            | {"status": reply.status, "ms": round(seconds * 1000, 1)}
+        )
+
+
+class _Emulator:
+    def __init__(self, engine: Engine, upstream: Upstream | None, faults: Sequence[Fault], most_at_once: int) -> None:
+        services = [SageMaker(engine), SageMakerRuntime(engine), Sts(), Iam(), Logs(engine)]
+        if isinstance(engine.site.store, FileStore):  # else it lies in another S3, which the client can ask itself
+            services.append(S3(engine.site.store.buckets, engine.site.settings.region))
+        self._services: dict[str, Service] = {service.name: service for service in services}
+        self._region = engine.site.settings.region
+        self._upstream = upstream
+        self._faults = faults
+        self._most_at_once = most_at_once
+        self._now = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+        began, head = time.perf_counter(), _head(scope)
+        exchange = _Exchange(head, Request(scope, receive), str(uuid.uuid4()), _protocol_by_look(head))
+        self._now += 1
+        try:
+            reply = await self._answer(exchange)
+            await _send(reply, exchange, send)
+        finally:
+            self._now -= 1
+        _log.info(exchange.line(reply, time.perf_counter() - began))
 
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-amzn-RequestId"] = str(uuid.uuid4())
-            await send(message)
+    async def _answer(self, exchange: _Exchange) -> Reply:
+        refusal = turned_away(exchange.head)
+        if refusal is None and self._now > self._most_at_once:
+            refusal = _too_many(exchange.protocol)
+        if refusal is not None:
+            return exchange.refused(refusal)
+        try:
+            return await self._dispatch(exchange)
+        except ServiceError as error:
+            return exchange.refused(error)
+        except Exception:  # noqa: BLE001  the client gets AWS's answer, the log the rest
+            _log.exception("request %s failed", exchange.request_id)
+            return exchange.refused(ServiceError("InternalFailure", "Greenroom failed; its log says why.", status=500))
 
-        # A page of another site that got its name to resolve to this machine still says its own name here.
-        host = Headers(scope=scope).get("host", "").rsplit(":", 1)[0] or "127.0.0.1"
-        if host in _ALLOWED_HOSTS:
-            await self._app(scope, receive, send_with_id)
-        else:
-            error = ServiceError("AccessDeniedException", f"Host {host!r} is not served here.", status=403)
-            await error_response(error)(scope, receive, send_with_id)
+    async def _dispatch(self, exchange: _Exchange) -> Reply:
+        head = exchange.head
+        exchange.service, region = wanted_service(head)
+        service = self._services.get(exchange.service)
+        if service is None:
+            return await self._elsewhere(exchange, _stream(exchange.request))
+        model = load_model(service.name)
+        exchange.protocol = model.protocol
+        exchange.namespace = model.service.metadata.get("xmlNamespace", "")
+        check_region(service, region, self._region)
+        head = service.addressed(head)
+        stream = service.open_body(head, _stream(exchange.request))
+        is_streamed = service.streamed and model.at(head).operation.name in service.streamed
+        body: Body = stream if is_streamed else await _read(stream)
+        found = find_operation(model, head, body)
+        exchange.operation = found.operation.name
+        carry_out = service.operation(found.operation.name)
+        if carry_out is None:
+            return await self._elsewhere(exchange, body)
+        members = parse(model, found, head, body)
+        await self._fault(exchange)
+        try:
+            check(found.operation.input_shape, members)
+        except ServiceError as violation:
+            raise service.refused(violation) from None
+        answer = await _carried_out(carry_out, members)
+        return serialize(model, found.operation, answer, request_id=exchange.request_id)
+
+    async def _fault(self, exchange: _Exchange) -> None:
+        for fault in self._faults:
+            if fault.concerns(exchange.service, exchange.operation) and random.random() < fault.rate:  # noqa: S311
+                await asyncio.sleep(fault.latency_ms / 1000)
+                if fault.error:
+                    raise ServiceError(fault.error, fault.message, status=fault.status)
+
+    async def _elsewhere(self, exchange: _Exchange, body: Body) -> Reply:
+        if self._upstream is not None:
+            return await self._upstream.forward(exchange.head, body)
+        what = f"{exchange.operation} of {exchange.service}" if exchange.operation else f"{exchange.service!r}"
+        known = ", ".join(sorted(self._services))
+        raise unknown_operation(
+            f"Greenroom does not carry out {what}; it speaks {known}. `greenroom serve --upstream URL` sends the rest "
+            "to a LocalStack-compatible server."
+        )
 
 
-def error_response(error: ServiceError) -> Response:
-    """*error* as the rest-json protocol carries it (contract 0.1): code in a header, members in the body."""
-    return Response(
-        json.dumps({"Message": error.message, **error.members}),
-        status_code=error.status,
-        media_type="application/json",
-        headers={"x-amzn-ErrorType": error.code},
-    )
+async def _carried_out(carry_out: Operation, members: Members) -> Members:
+    if inspect.iscoroutinefunction(carry_out):
+        answer: Members = await carry_out(members)
+        return answer
+    return await run_in_threadpool(cast("Callable[[Members], Members]", carry_out), members)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError), request
-    return error_response(error)
+def _head(scope: Scope) -> Head:
+    raw = scope.get("raw_path") or scope["path"].encode()
+    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+    return Head(method=scope["method"], path=raw.decode("latin-1"), query=query, headers=Headers(scope=scope))
 
 
-async def _unknown(request: Request, error: Exception) -> Response:
-    del error
-    text = f"{request.method} {request.url.path} is not an operation that Greenroom answers."
-    return error_response(ServiceError("UnknownOperationException", text, status=404))
+async def _stream(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        if piece:
+            yield piece
+
+
+async def _read(stream: AsyncIterable[bytes]) -> bytes:
+    """The whole body, refused as soon as it is over the limit."""
+    body = bytearray()
+    async for piece in stream:
+        body += piece
+        if len(body) > _LARGEST_BODY_BYTES:
+            raise ServiceError("ValidationError", f"The request body is over {_LARGEST_BODY_BYTES} bytes.")
+    return bytes(body)
+
+
+async def _send(reply: Reply, exchange: _Exchange, send: Send) -> None:
+    headers = {**reply.headers, "x-amzn-RequestId": exchange.request_id, "x-amz-request-id": exchange.request_id}
+    with_body = exchange.head.method != "HEAD"
+    if isinstance(reply.body, bytes) and with_body:
+        headers["Content-Length"] = str(len(reply.body))
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": raw})
+    if isinstance(reply.body, bytes):
+        await send({"type": "http.response.body", "body": reply.body if with_body else b""})
+        return
+    async with aclosing(reply.body) as pieces:
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _too_many(protocol: str) -> ServiceError:
+    """AWS's words for "slow down", which its clients answer by trying again later."""
+    if protocol == "rest-xml":
+        return ServiceError("SlowDown", "Please reduce your request rate.", status=503)
+    return ServiceError("ThrottlingException", "Rate exceeded")
+
+
+def _protocol_by_look(head: Head) -> str:
+    """What a client of an unknown service most likely reads."""
+    kind = head.headers.get("content-type", "")
+    if "x-amz-target" in head.headers:
+        return "json"
+    if kind.startswith("application/x-www-form-urlencoded"):
+        return "query"
+    return "rest-xml" if "/s3/" in head.headers.get("authorization", "") else "rest-json"

@@ -88,13 +88,17 @@ class Engine:
         """
         if operation == "InvokeEndpoint":
             return self._invoker().invoke(request)
-        if operation not in _OPERATIONS:
+        if not self.carries_out(operation):
             from backends.sagemaker.readings import ServiceError  # noqa: PLC0415  see _OPERATIONS
 
             raise ServiceError("UnknownOperationException", f"The engine does not carry out {operation}.")
         module, function = _OPERATIONS[operation].split(".")
         response: Document = getattr(import_module(f"backends.engine.{module}"), function)(self._site, request)
         return response
+
+    def carries_out(self, operation: str) -> bool:
+        """True if :meth:`call` knows *operation*."""
+        return operation in _OPERATIONS or operation == "InvokeEndpoint"
 
     def read_log(self, kind: str, name: str, *, follow: bool) -> Iterator[str]:
         """The output of a job's or endpoint's programs, line by line; *follow* until it has ended."""

@@ -1,0 +1,92 @@
+"""Bytes from the event loop to the disk: memory stays flat, the loop never waits for the disk or a digest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import TypeVar
+
+from starlette.concurrency import run_in_threadpool
+
+from backends.emulator.services.s3.payload import Payload
+from backends.sagemaker.readings import ServiceError
+from backends.stores import PIECE_BYTES
+from backends.stores.blobs import Arriving
+
+_MOST_BYTES = 5 * 1024**3
+
+Result = TypeVar("Result")
+
+
+async def take_in(
+    payload: Payload,
+    receiving: Callable[[set[str]], AbstractContextManager[Arriving]],
+    finish: Callable[[Arriving], Result],
+) -> Result:
+    """Write *payload* to the place that *receiving* opens for these digests, verify it, and *finish*; in threads.
+
+    One piece is written while the next one arrives. A small body takes one thread once.
+
+    Raises:
+        ServiceError: the body is too large, broken, or not what the client meant.
+    """
+    if (payload.size_bytes or 0) > _MOST_BYTES:
+        raise _too_large(payload.size_bytes)
+    algorithms = {*payload.algorithms, "MD5"}
+
+    def verified(arriving: Arriving, last: bytes) -> Result:
+        arriving.write(last)
+        payload.verify(arriving.digests)
+        return finish(arriving)
+
+    def at_once(data: bytes) -> Result:
+        with receiving(algorithms) as arriving:
+            return verified(arriving, data)
+
+    batches = _batches(payload)
+    first = await anext(batches)
+    if len(first) < PIECE_BYTES:
+        return await run_in_threadpool(at_once, first)
+    opened = ExitStack()
+    try:
+        arriving = await run_in_threadpool(opened.enter_context, receiving(algorithms))
+        last = await _written(arriving, first, batches)
+        return await run_in_threadpool(verified, arriving, last)
+    finally:
+        await run_in_threadpool(opened.close)
+
+
+async def _written(arriving: Arriving, first: bytes, batches: AsyncIterator[bytes]) -> bytes:
+    """Write all but the last batch, which is returned."""
+    writing, held = asyncio.ensure_future(run_in_threadpool(arriving.write, first)), b""
+    try:
+        async for batch in batches:
+            await writing
+            if len(batch) < PIECE_BYTES:
+                held = batch
+            else:
+                if arriving.size_bytes > _MOST_BYTES:
+                    raise _too_large(arriving.size_bytes)
+                writing = asyncio.ensure_future(run_in_threadpool(arriving.write, batch))
+    finally:
+        await asyncio.wait([writing])  # never leave a thread behind that writes to a file that is closed
+    writing.result()
+    return held
+
+
+async def _batches(payload: Payload) -> AsyncIterator[bytes]:
+    """The payload in batches of at least PIECE_BYTES, and a last one that is smaller, perhaps empty."""
+    held: list[bytes] = []
+    count = 0
+    async for piece in payload.unverified():
+        held.append(piece)
+        count += len(piece)
+        if count >= PIECE_BYTES:
+            yield b"".join(held)
+            held.clear()
+            count = 0
+    yield b"".join(held)
+
+
+def _too_large(size_bytes: int | None) -> ServiceError:
+    text = "Your proposed upload exceeds the maximum allowed size"
+    return ServiceError("EntityTooLarge", text, ProposedSize=size_bytes, MaxSizeAllowed=_MOST_BYTES)

@@ -1,0 +1,278 @@
+"""Files that exist as long as a row of a SQLite index names them.
+
+    root/index.sqlite       what there is; its tables are the business of whoever opens the folder
+    root/blobs/7f/7f3a…     the bytes; the file's name is random and says nothing of what is in it
+    root/incoming/7f3a…     bytes that are being written, each locked by the process that writes them
+
+A write puts the bytes into ``incoming``, then commits the row, then moves the file to ``blobs``.
+Killed before the commit, nothing happened; killed after it, the row stands, and readers look
+into ``incoming`` too. The kernel drops a dead writer's lock; the next process that opens the folder finishes
+or removes what lies in ``incoming`` unlocked, and removes files that lost their row (noted in the same
+transaction as the loss). So no rubbish stays, and opening does not scan the files.
+
+Durability: what was acknowledged survives the death of any process. It survives a power cut only with
+``durable=True``, which waits for the disk on every write; without, the last seconds' writes may be
+lost, the index stays consistent, and a torn file is seen by its size.
+
+Any number of processes may share a root, on a local file system (locks and SQLite's WAL need one).
+"""
+
+import fcntl
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from backends.errors import BackendError, BackendUnavailable
+from backends.stores import PIECE_BYTES
+from backends.stores.checksums import Digests
+
+_BUSY_TIMEOUT_SECONDS = 60
+_SPLICE_BYTES = 1 << 30
+
+_DOOMED = """
+    CREATE TABLE doomed (
+        blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
+    ) WITHOUT ROWID
+"""
+
+
+class Arriving:
+    """Bytes on their way in: counted and hashed as they are written, gone again unless a row comes to name ``blob``."""
+
+    def __init__(
+        self, blob: str, descriptor: int, algorithms: Iterable[str], writing: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self.blob = blob
+        self.size_bytes = 0
+        self.digests = Digests(algorithms)
+        self._descriptor = descriptor
+        self._writing = writing
+
+    def write(self, piece: bytes) -> None:
+        """Raises BackendUnavailable."""
+        self.digests.update(piece)
+        with self._writing():
+            _write_all(self._descriptor, piece)
+        self.size_bytes += len(piece)
+
+    def append(self, source: BinaryIO) -> None:
+        """All of *source*, a file at its start, unhashed; by the kernel, which on some file systems shares the bytes.
+
+        Raises BackendUnavailable.
+        """
+        with self._writing():
+            try:
+                while os.copy_file_range(source.fileno(), self._descriptor, _SPLICE_BYTES):
+                    pass
+            except (AttributeError, OSError):  # not on this system, or not between these two: from where it stopped
+                while piece := os.read(source.fileno(), PIECE_BYTES):
+                    _write_all(self._descriptor, piece)
+        self.size_bytes = os.fstat(self._descriptor).st_size
+
+
+class BlobFolder:
+    """The files and the index under *root*, which is made if it is missing (mode 0700).
+
+    *schema* makes the tables; it holds a view ``kept (blob)`` of all files that shall stay, and notes
+    those that lose their row in ``doomed (blob)`` by triggers. Another *version* than the index's is refused.
+
+    Safe for threads and for processes, each with its own instance; do not carry one across a fork.
+
+    Raises:
+        BackendUnavailable: *root* cannot be made, written or locked.
+        BackendError: the index is of another version.
+    """
+
+    def __init__(self, root: Path, schema: str, version: int, *, durable: bool) -> None:
+        self.root = root
+        self._durable = durable
+        self._blobs = root / "blobs"
+        self._incoming = root / "incoming"
+        self._removed: list[str] = []
+        # A transaction of ours must neither be seen half done by our own readers nor hold them up.
+        self._write_lock, self._read_lock = threading.RLock(), threading.Lock()
+        with self.available("open the store"):
+            for folder in (root, self._blobs, self._incoming):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._opening_alone():
+                self._writing = self._connect()
+                self._prepare_index(schema, version)
+                self._reading = self._connect()
+                self._sweep()
+
+    def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        with self._read_lock:
+            return self._reading.execute(statement, values).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The index for writing; committed at the end, unless the block raises. Files that lost their row go then."""
+        with self._write_lock:
+            index = self._writing
+            index.execute("BEGIN IMMEDIATE")
+            try:
+                noted = len(self._removed)
+                index.executemany("DELETE FROM doomed WHERE blob = ?", [(blob,) for blob in self._removed])
+                yield index
+                doomed = index.execute("SELECT blob FROM doomed").fetchall()
+                index.execute("COMMIT")
+            except BaseException:
+                if index.in_transaction:
+                    index.execute("ROLLBACK")
+                raise
+            del self._removed[:noted]
+        for (blob,) in doomed:
+            # In this order: a file only ever moves from the first place to the second.
+            with suppress(OSError):  # it stays doomed, and the next transaction tries again
+                (self._incoming / blob).unlink(missing_ok=True)
+                self._place(blob).unlink(missing_ok=True)
+                self._removed.append(blob)
+
+    @contextmanager
+    def arriving(self, attempt: str, algorithms: Iterable[str] = ()) -> Iterator[Arriving]:
+        """A new file; at the end of the block it is in its place, or gone if no committed row names it.
+
+        *attempt* says in errors what the bytes are for.
+        """
+        writing = partial(self.available, attempt)
+        with writing():
+            blob, descriptor = self._create_locked()
+        try:
+            yield Arriving(blob, descriptor, algorithms, writing)
+        finally:
+            # Whether the commit happened only the index knows: an interrupt can strike right after it.
+            with suppress(sqlite3.Error, OSError):
+                self._settle(blob)
+            os.close(descriptor)
+
+    def make_durable(self, arriving: Arriving) -> None:
+        """To be called before a row names the file."""
+        if self._durable:
+            _fsync(self._incoming / arriving.blob)
+            _fsync(self._incoming)
+
+    def open(self, blob: str) -> BinaryIO:
+        """Open a file that a row names. Raises FileNotFoundError if the row was outdated."""
+        # Three looks, since the file may move from incoming to its place between the first two.
+        for path in (self._place(blob), self._incoming / blob):
+            with suppress(FileNotFoundError):
+                return path.open("rb")
+        return self._place(blob).open("rb")
+
+    @contextmanager
+    def available(self, attempt: str) -> Iterator[None]:
+        """Restate errors of the disk and of SQLite as ours."""
+        try:
+            yield
+        except BackendError:
+            raise
+        except (OSError, sqlite3.Error) as exc:
+            raise BackendUnavailable(
+                f"could not {attempt}: the file store in {self.root} failed: {exc}. "
+                "Is there space, and is the folder ours to write?",
+                kind="store",
+                name=str(self.root),
+                reason=str(exc),
+            ) from exc
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error), self.transaction():
+            pass  # it notes which files were removed
+        self._writing.close()
+        self._reading.close()
+
+    # Files.
+
+    def _create_locked(self) -> tuple[str, int]:
+        while True:
+            blob = secrets.token_hex(16)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self._incoming / blob, flags, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return blob, descriptor
+            os.close(descriptor)  # a sweep came between creating and locking, and took it for rubbish
+
+    def _settle(self, blob: str) -> None:
+        """Move a file out of ``incoming``: to its place if a row names it, else away."""
+        arrived = self._incoming / blob
+        if not self.query("SELECT 1 FROM kept WHERE blob = ?", (blob,)):
+            arrived.unlink(missing_ok=True)
+            return
+        place = self._place(blob)
+        try:
+            arrived.rename(place)
+        except FileNotFoundError:
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            with suppress(FileNotFoundError):  # another process has replaced the object by now
+                arrived.rename(place)
+
+    def _place(self, blob: str) -> Path:
+        return self._blobs / blob[:2] / blob
+
+    def _sweep(self) -> None:
+        """Finish what dead writers began, and remove what they left."""
+        for entry in self._incoming.iterdir():
+            with suppress(FileNotFoundError, BlockingIOError), entry.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+                self._settle(entry.name)
+        if self.query("SELECT 1 FROM doomed LIMIT 1"):
+            for _ in ("remove them", "note that they are gone"):
+                with self.transaction():
+                    pass
+
+    # The index.
+
+    def _connect(self) -> sqlite3.Connection:
+        path = self.root / "index.sqlite"
+        # SQLite would let others read it. Never open an existing index oneself: closing any descriptor of a file
+        # drops this process's POSIX locks on it, those of SQLite's other connections among them.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        index = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+        index.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
+        return index
+
+    def _prepare_index(self, schema: str, version: int) -> None:
+        self._writing.execute("PRAGMA journal_mode = WAL")
+        (found,) = self._writing.execute("PRAGMA user_version").fetchone()
+        if found not in {0, version}:
+            self._writing.close()
+            raise BackendError(
+                f"the store in {self.root} was written by another version (layout {found}, this one knows "
+                f"{version}); use that version, or another folder.",
+                kind="store",
+                name=str(self.root),
+            )
+        if found == 0:
+            self._writing.executescript(f"BEGIN; {_DOOMED}; {schema}; PRAGMA user_version = {version}; COMMIT")
+
+    @contextmanager
+    def _opening_alone(self) -> Iterator[None]:
+        """One process at a time: SQLite's change to WAL mode does not wait for others, it fails."""
+        descriptor = os.open(self.root / "opening.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
