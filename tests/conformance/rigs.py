@@ -8,13 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pytest
+
 from backends import Backend, open_backend
 from backends.config import BackendConfig
+from backends.emulator.app import create_app
+from backends.engine import Engine
+from backends.local.backend import ROLE_ARN, engine_settings
 from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
 from backends.naming import split_uri
 from backends.stores.files import FileStore
 from tests.archives import archive, unarchived
 from tests.docker_engine import probe_image
+from tests.emulator import serving
 from tests.peers import PEERS, client, peer
 
 PROBE = Path(__file__).parents[1] / "images" / "probe"
@@ -109,6 +115,22 @@ def on_peer(name: str, folder: Path) -> Iterator[Rig]:
 
 
 @contextmanager
+def aws_on_the_wire(folder: Path) -> Iterator[Rig]:
+    """The AWS backend's own code, sent to the emulator in front of an engine with real processes."""
+    home = folder / "home"
+    engine = Engine(engine_settings(BackendConfig(home=home, images={"probe": PROBE})))
+    store = engine.site.store
+    store.ensure_bucket(BUCKET)
+    with serving(create_app(engine)) as url, pytest.MonkeyPatch.context() as environment:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "test")
+        config = BackendConfig(backend="aws", endpoint_url=url, role_arn=ROLE_ARN)
+        with _engine("aws-on-the-wire", config, lambda uri, data: _drop(store.put(uri, data)), store.get) as rig:
+            yield rig
+    engine.close()
+
+
+@contextmanager
 def _engine(
     name: str, config: BackendConfig, plant: Callable[[str, bytes], None], peek: Callable[[str], bytes]
 ) -> Iterator[Rig]:
@@ -168,5 +190,6 @@ RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = {
     "memory": memory,
     "local-process": local_process,
     "local-docker": local_docker,
+    "aws-on-the-wire": aws_on_the_wire,
     **{name: partial(on_peer, name) for name in PEERS},
 }

@@ -1,8 +1,6 @@
 """Real boto3 against the emulator, which stands in front of a real engine."""
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,11 @@ from backends import Backend
 from backends.config import BackendConfig
 from backends.emulator.app import create_app
 from backends.engine import Engine
-from backends.http_server import Server
 from backends.local.backend import engine_settings, open_local
 from backends.specs import EndpointSpec, ModelSpec, Variant
 from tests.archives import archive
 from tests.conformance.rigs import PROBE
+from tests.emulator import serving
 
 ENDPOINT = "probe"
 
@@ -54,29 +52,19 @@ def url(config: BackendConfig, backend: Backend) -> Iterator[str]:
     engine.close()
 
 
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """*app* on a free port, in a thread."""
-    ready = threading.Event()
-    server = Server(app, on_ready=lambda url: ready.set())  # noqa: ARG005  the URL is known
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        assert ready.wait(20), "the server did not start"
-        yield server.url
-    finally:
-        server.should_exit = True
-        thread.join()
+def client(service: str, url: str, *, region: str = "us-east-1", attempts: int = 1) -> Any:
+    """An unmodified boto3 client that does not try again unless told to."""
+    session: Any = boto3.session.Session(region_name=region, aws_access_key_id="test", aws_secret_access_key="test")
+    return session.client(service, endpoint_url=url, config=Config(retries={"total_max_attempts": attempts}))
 
 
 @pytest.fixture(scope="session")
 def runtime(url: str) -> Any:
-    """An unmodified boto3 client."""
-    return boto3.client(
-        "sagemaker-runtime",
-        endpoint_url=url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        config=Config(retries={"total_max_attempts": 1}),
-    )
+    """The runtime plane."""
+    return client("sagemaker-runtime", url)
+
+
+@pytest.fixture(scope="session")
+def sagemaker(url: str) -> Any:
+    """The control plane."""
+    return client("sagemaker", url)
