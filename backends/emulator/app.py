@@ -18,7 +18,6 @@ from typing import cast
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -81,6 +80,8 @@ class _Exchange:
 
     def refused(self, error: ServiceError) -> Reply:
         """The reply that says *error*."""
+        if self.service == "s3" and error.code == "UnknownOperationException":
+            error = ServiceError("NotImplemented", error.message, status=501)
         self.error = error.code
         return serialize_error(self.protocol, error, request_id=self.request_id, namespace=self.namespace)
 
@@ -143,9 +144,10 @@ class _Emulator:
         check_region(service, region, self._region)
         head = service.addressed(head)
         stream = service.open_body(head, _stream(exchange.request))
-        is_streamed = service.streamed and model.at(head).operation.name in service.streamed
+        found = model.at(head) if service.streamed else None
+        is_streamed = found is not None and found.operation.name in service.streamed
         body: Body = stream if is_streamed else await _read(stream)
-        found = find_operation(model, head, body)
+        found = found or find_operation(model, head, body)
         exchange.operation = found.operation.name
         carry_out = service.operation(found.operation.name)
         if carry_out is None:
@@ -187,7 +189,9 @@ async def _carried_out(carry_out: Operation, members: Members) -> Members:
 def _head(scope: Scope) -> Head:
     raw = scope.get("raw_path") or scope["path"].encode()
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
-    return Head(method=scope["method"], path=raw.decode("latin-1"), query=query, headers=Headers(scope=scope))
+    # Of several that have one name the first counts.
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    return Head(method=scope["method"], path=raw.decode("latin-1"), query=query, headers=headers)
 
 
 async def _stream(request: Request) -> AsyncIterator[bytes]:

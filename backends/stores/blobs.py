@@ -37,13 +37,14 @@ from backends.stores.checksums import Digests
 
 SMALL_BYTES = 8192
 _BUSY_TIMEOUT_SECONDS = 60
+_CHECKPOINT_PAGES = 4000  # 16 MB: a checkpoint waits for the disk
 _SPLICE_BYTES = 1 << 30
 
 _SCHEMA = """
     CREATE TABLE small (
         blob TEXT PRIMARY KEY,
         data BLOB NOT NULL
-    );
+    ) WITHOUT ROWID;
     CREATE TABLE doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
     ) WITHOUT ROWID;
@@ -276,6 +277,7 @@ class BlobFolder:
 
     def _prepare_index(self, schema: str, version: int) -> None:
         self._writing.execute("PRAGMA journal_mode = WAL")
+        self._writing.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         (found,) = self._writing.execute("PRAGMA user_version").fetchone()
         if found not in {0, version}:
             self._writing.close()

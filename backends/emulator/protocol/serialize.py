@@ -117,11 +117,11 @@ def _document(operation: OperationModel, shape: Shape, value: Any, payload: str 
 
 def _to_head(shape: StructureShape, members: Members) -> tuple[int | None, dict[str, str]]:
     status, headers = None, {}
-    for name, inner in shape.members.items():
-        value, where = members.get(name), inner.serialization.get("location")
-        if value is None:
+    for name, value in members.items():
+        if value is None or name not in shape.members:
             continue
-        wire = inner.serialization.get("name", name)
+        place = shape.members[name].serialization
+        inner, where, wire = shape.members[name], place.get("location"), place.get("name", name)
         if where == "header":
             headers[wire] = scalars.write(inner, value, time_format="rfc822")
             status = 206 if wire == "Content-Range" else status
