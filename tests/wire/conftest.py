@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+import urllib3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -95,6 +96,14 @@ def s3_url(s3_config: BackendConfig) -> Iterator[str]:
 def s3(s3_url: str) -> Any:
     """An unmodified boto3 client."""
     return client("s3", s3_url)
+
+
+@pytest.fixture(scope="session")
+def web() -> Iterator[urllib3.PoolManager]:
+    """A plain client of HTTP, which tries nothing again."""
+    pool = urllib3.PoolManager(retries=False)
+    yield pool
+    pool.clear()
 
 
 @pytest.fixture

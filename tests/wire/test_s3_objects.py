@@ -180,12 +180,14 @@ def test_without_a_checksum_s3_adds_its_own(s3_url: str, bucket: str) -> None:
         ({"x-amz-checksum-xxhash64": "AAAAAAAAAAA="}, "NotImplemented"),
     ],
 )
-def test_what_headers_say_of_the_body_is_checked(s3_url: str, bucket: str, headers: dict[str, str], code: str) -> None:
+def test_what_headers_say_of_the_body_is_checked(
+    web: urllib3.PoolManager, s3_url: str, bucket: str, headers: dict[str, str], code: str
+) -> None:
     """Content-MD5 and x-amz-content-sha256, of objects and of documents."""
     for path in (f"/{bucket}/k", f"/{bucket}?tagging"):
-        answer = urllib3.request("PUT", f"{s3_url}{path}", body=b"<Tagging/>", headers=headers, retries=False)
+        answer = web.request("PUT", f"{s3_url}{path}", body=b"<Tagging/>", headers=headers, retries=False)
         assert f"<Code>{code}</Code>" in answer.data.decode()
-    assert urllib3.request("GET", f"{s3_url}/{bucket}/k").status == 404
+    assert web.request("GET", f"{s3_url}/{bucket}/k").status == 404
 
 
 # Ranges and conditions
@@ -193,14 +195,16 @@ def test_what_headers_say_of_the_body_is_checked(s3_url: str, bucket: str, heade
 
 @UNHURRIED
 @given(size=st.integers(0, 50), first=st.integers(0, 60) | st.none(), last=st.integers(0, 60) | st.none())
-def test_ranges(s3_url: str, s3_config: BackendConfig, size: int, first: int | None, last: int | None) -> None:
+def test_ranges(
+    web: urllib3.PoolManager, s3_url: str, s3_config: BackendConfig, *, size: int, first: int | None, last: int | None
+) -> None:
     """Against a simple oracle: RFC 9110, section 14."""
     body = bytes(range(size))
     with open_local(s3_config) as backend:
         backend.store.ensure_bucket("ranges")
         backend.store.put("s3://ranges/k", body)
     text = f"bytes={'' if first is None else first}-{'' if last is None else last}"
-    answer = urllib3.request("GET", f"{s3_url}/ranges/k", headers={"Range": text})
+    answer = web.request("GET", f"{s3_url}/ranges/k", headers={"Range": text})
     if (first is None and last is None) or (first is not None and last is not None and first > last):
         expected: tuple[int, bytes | None] = (200, body)
     elif first is None:
@@ -376,17 +380,17 @@ def test_tags(s3: Any, bucket: str) -> None:
 
 
 @pytest.mark.parametrize("signature_version", ["s3v4", "s3"])
-def test_presigned_urls(s3_url: str, bucket: str, signature_version: str) -> None:
+def test_presigned_urls(web: urllib3.PoolManager, s3_url: str, bucket: str, signature_version: str) -> None:
     """Whoever has the link may read and write until it expires."""
     s3 = client("s3", s3_url, config=Config(signature_version=signature_version))
     members = {"Bucket": bucket, "Key": "a b/é"}
-    assert urllib3.request("PUT", s3.generate_presigned_url("put_object", Params=members), body=b"abc").status == 200
+    assert web.request("PUT", s3.generate_presigned_url("put_object", Params=members), body=b"abc").status == 200
     url = s3.generate_presigned_url("get_object", Params=members | {"ResponseContentType": "text/x"}, ExpiresIn=60)
-    answer = urllib3.request("GET", url)
+    answer = web.request("GET", url)
     assert (answer.status, answer.data, answer.headers["Content-Type"]) == (200, b"abc", "text/x")
     for begins, ends in (("X-Amz-Date=2", "X-Amz-Date=1"), ("Expires=1", "Expires=0")):
         url = url.replace(begins, ends)  # signatures are not checked, times are
-    expired = urllib3.request("GET", url)
+    expired = web.request("GET", url)
     assert expired.status == 403
     assert b"<Code>AccessDenied</Code><Message>Request has expired</Message>" in expired.data
 
@@ -394,24 +398,24 @@ def test_presigned_urls(s3_url: str, bucket: str, signature_version: str) -> Non
 @pytest.mark.parametrize(
     "host", ["{bucket}.localhost", "{bucket}.s3.localhost:4566", "{bucket}.s3.us-east-1.localhost"]
 )
-def test_virtual_hosts(s3: Any, s3_url: str, bucket: str, host: str) -> None:
+def test_virtual_hosts(web: urllib3.PoolManager, s3: Any, s3_url: str, bucket: str, host: str) -> None:
     """A bucket can be named by the host."""
     s3.put_object(Bucket=bucket, Key="a/b", Body=b"abc")
     headers = {"Host": host.format(bucket=bucket)}
-    assert urllib3.request("GET", f"{s3_url}/a/b", headers=headers).data == b"abc"
-    assert b"<Key>a/b</Key>" in urllib3.request("GET", f"{s3_url}/?list-type=2", headers=headers).data
-    assert urllib3.request("GET", f"{s3_url}/{bucket}/a/b", headers={"Host": "s3.localhost"}).data == b"abc"
+    assert web.request("GET", f"{s3_url}/a/b", headers=headers).data == b"abc"
+    assert b"<Key>a/b</Key>" in web.request("GET", f"{s3_url}/?list-type=2", headers=headers).data
+    assert web.request("GET", f"{s3_url}/{bucket}/a/b", headers={"Host": "s3.localhost"}).data == b"abc"
 
 
-def test_errors_have_s3s_shape(s3_url: str, bucket: str) -> None:
+def test_errors_have_s3s_shape(web: urllib3.PoolManager, s3_url: str, bucket: str) -> None:
     """Code, message, the key, and the request's id in document and header; none for HEAD, whose body is empty."""
-    answer = urllib3.request("GET", f"{s3_url}/{bucket}/a%26b")
+    answer = web.request("GET", f"{s3_url}/{bucket}/a%26b")
     text = answer.data.decode()
     assert answer.status == 404
     assert answer.headers["Content-Type"] == "application/xml"
     assert "<Code>NoSuchKey</Code><Message>The specified key does not exist.</Message><Key>a&amp;b</Key>" in text
     assert f"<RequestId>{answer.headers['x-amz-request-id']}</RequestId><HostId>" in text
-    head = urllib3.request("HEAD", f"{s3_url}/{bucket}/a%26b")
+    head = web.request("HEAD", f"{s3_url}/{bucket}/a%26b")
     assert (head.status, head.data) == (404, b"")
 
 

@@ -110,6 +110,10 @@ def _rest(operation: OperationModel, shape: StructureShape, members: Members) ->
 def _document(operation: OperationModel, shape: Shape, value: Any, payload: str | None) -> tuple[bytes, str]:
     if operation.service_model.resolved_protocol == "rest-json":
         return json_documents.write(shape, value), "application/json"
+    if operation.name == "GetBucketLocation":  # botocore's own parser, too, takes this output as the bare root
+        place = xml_documents.text(value["LocationConstraint"])
+        root = f"<LocationConstraint xmlns={quoteattr(_S3_NAMESPACE)}>{place}</LocationConstraint>"
+        return (xml_documents.DECLARATION + root).encode(), "application/xml"
     root = _ROOTS.get(operation.name) or shape.serialization.get("name") or payload or f"{operation.name}Result"
     text = xml_documents.DECLARATION + xml_documents.write(shape, value, root, namespace=_S3_NAMESPACE)
     return text.encode(), "application/xml"
