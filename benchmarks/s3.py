@@ -105,7 +105,10 @@ def _growth(url: str, process: psutil.Process) -> float:
     connection = http.client.HTTPConnection(urlsplit(url).netloc)
     piece = os.urandom(1 << 20)
     connection.request(
-        "PUT", f"/{BUCKET}/large", body=(piece for _ in range(954)), headers=HEADERS | {"Content-Length": str(954 << 20)}
+        "PUT",
+        f"/{BUCKET}/large",
+        body=(piece for _ in range(954)),
+        headers=HEADERS | {"Content-Length": str(954 << 20)},
     )
     assert connection.getresponse().read() == b""
     _request(connection, "GET", f"/{BUCKET}/large")

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.requirements import require
-
 AWS = Path(sys.executable).with_name("aws")
 MIB = 1024**2
 
@@ -27,7 +25,6 @@ def folder(tmp_path: Path) -> Path:
 
 def aws(url: str, *arguments: str | Path) -> str:
     """What `aws` prints; it must succeed."""
-    require("awscli", AWS.exists, "aws is not installed beside this Python")
     ours = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LC_ALL": "C.UTF-8"}
     environment = ours | {
         "AWS_ENDPOINT_URL": url,

@@ -2,6 +2,7 @@ import asyncio
 import base64
 import http.client
 import os
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -130,6 +131,25 @@ def test_framed_bodies_over_the_wire(web: urllib3.PoolManager, s3: Any, s3_url: 
     refusal = web.request("PUT", f"{s3_url}/{bucket}/other", body=wrong, headers=headers)
     assert (refusal.status, b"<Code>BadDigest</Code>" in refusal.data) == (400, True)
     assert web.request("HEAD", f"{s3_url}/{bucket}/other").status == 404
+
+
+def test_large_bodies_take_flat_memory(s3_url: str, bucket: str) -> None:
+    """Both ways; what the server, this client and the kernel's buffers hold does not depend on the size."""
+    connection = http.client.HTTPConnection(urlsplit(s3_url).netloc)
+    piece = os.urandom(MIB)
+    tracemalloc.start()
+    try:
+        length = {"Content-Length": str(96 * MIB)}
+        connection.request("PUT", f"/{bucket}/k", body=(piece for _ in range(96)), headers=length)
+        assert connection.getresponse().read() == b""
+        connection.request("GET", f"/{bucket}/k")
+        answer = connection.getresponse()
+        for _ in range(96):
+            assert answer.read(MIB) == piece
+        assert tracemalloc.get_traced_memory()[1] < 24 * MIB
+    finally:
+        tracemalloc.stop()
+        connection.close()
 
 
 def test_a_body_without_a_length(s3: Any, s3_url: str, bucket: str) -> None:

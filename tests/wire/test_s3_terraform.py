@@ -10,7 +10,8 @@ import urllib3
 
 from tests.requirements import require
 
-MIRROR = Path(os.environ.get("TF_PLUGIN_MIRROR", "/opt/tf-plugins"))
+# The default is one of those where Terraform itself looks.
+MIRROR = Path(os.environ.get("GREENROOM_TERRAFORM_MIRROR", "/usr/local/share/terraform/plugins"))
 SETTINGS = f"""
 disable_checkpoint = true
 provider_installation {{
