@@ -129,7 +129,14 @@ def _greenroom() -> Iterator[tuple[str, psutil.Process]]:
         config = Path(folder) / "greenroom.toml"
         config.write_text(f'home = "{folder}/home"\n')
         port = _free_port()
-        program = [Path(sys.executable).parent / "greenroom", "serve", "--port", str(port), "--config", str(config)]
+        program = [
+            str(Path(sys.executable).with_name("greenroom")),
+            "serve",
+            "--port",
+            str(port),
+            "--config",
+            str(config),
+        ]
         with _running(program, port) as process:
             yield f"http://127.0.0.1:{port}", process
 
@@ -142,7 +149,7 @@ def _moto() -> Iterator[tuple[str, psutil.Process]]:
 
 
 @contextmanager
-def _running(program: list[str | Path], port: int) -> Iterator[psutil.Process]:
+def _running(program: list[str], port: int) -> Iterator[psutil.Process]:
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(300):
