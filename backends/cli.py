@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 
 DEFAULT_PORT = 4566
+LOOPBACK = "127.0.0.1"
 
 
 @app.callback()
@@ -26,9 +27,12 @@ def _globals() -> None:
 def serve(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    host: Annotated[
+        str, typer.Option(help="The name or address to serve at; by any but this, others reach it.")
+    ] = LOOPBACK,
     config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
 ) -> None:
-    """Answer InvokeEndpoint of the SageMaker Runtime API for the endpoints of this machine, until Ctrl-C."""
+    """Answer InvokeEndpoint, ListEndpoints and DescribeEndpoint for the endpoints of this machine, until Ctrl-C."""
     from backends.config import load_config  # noqa: PLC0415  --help shall not wait for libraries
     from backends.emulator.app import create_app  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
@@ -37,7 +41,7 @@ def serve(
 
     engine = Engine(engine_settings(load_config(config, backend="local")))
     try:
-        serve_app(create_app(engine), port=port, on_ready=_say_ready)
+        serve_app(create_app(engine, host=host), host=host, port=port, allow_remote=True, on_ready=_say_ready)
     finally:
         engine.close()
 

@@ -204,6 +204,9 @@ def web(
     context: typer.Context,
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The name or address to serve at; by any but this, others reach it.")
+    ] = "127.0.0.1",
     as_json: JsonOption = False,
 ) -> None:
     """Serve the page for the deployed model (step 7), until Ctrl-C."""
@@ -213,6 +216,7 @@ def web(
         serve_page(
             opened.config,
             opened.pipeline.endpoint(),
+            host=host,
             port=port,
             on_ready=lambda url: _print({"url": url}, as_json=True) if as_json else _say_ready(url),
         )

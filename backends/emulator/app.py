@@ -14,15 +14,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backends.emulator import sagemaker_runtime
+from backends.emulator import sagemaker, sagemaker_runtime
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
 
-_ALLOWED_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 
-def create_app(engine: Engine) -> FastAPI:
-    """Everything that the emulator speaks, in front of *engine*, which the caller closes."""
+def create_app(engine: Engine, *, host: str = "127.0.0.1") -> FastAPI:
+    """Everything that the emulator speaks, in front of *engine*, which the caller closes.
+
+    *host* is the name by which it is served, beside those of loopback.
+    """
+
+    async def control(request: Request) -> Response:
+        return await sagemaker.answer(engine, request)
 
     async def invoke(request: Request) -> Response:
         return await sagemaker_runtime.invoke_endpoint(engine, request)
@@ -30,18 +36,22 @@ def create_app(engine: Engine) -> FastAPI:
     app = FastAPI(
         title="Greenroom emulator",
         openapi_url=None,
-        routes=[Route("/endpoints/{name}/invocations", invoke, methods=["POST"])],
+        routes=[
+            Route("/", control, methods=["POST"]),
+            Route("/endpoints/{name}/invocations", invoke, methods=["POST"]),
+        ],
         exception_handlers={ServiceError: _refused, 404: _unknown, 405: _unknown},
     )
-    app.add_middleware(_Door)
+    app.add_middleware(_Door, allowed_hosts=LOOPBACK_NAMES | {host})
     return app
 
 
 class _Door:
     """What every request passes, whatever its path: the Host check in, a request id out."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: frozenset[str]) -> None:
         self._app = app
+        self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,7 +65,7 @@ class _Door:
 
         # A page of another site that got its name to resolve to this machine still says its own name here.
         host = Headers(scope=scope).get("host", "").rsplit(":", 1)[0] or "127.0.0.1"
-        if host in _ALLOWED_HOSTS:
+        if host in self._allowed_hosts:
             await self._app(scope, receive, send_with_id)
         else:
             error = ServiceError("AccessDeniedException", f"Host {host!r} is not served here.", status=403)

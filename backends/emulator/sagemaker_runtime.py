@@ -19,7 +19,10 @@ _REQUEST_HEADERS = {
 
 async def invoke_endpoint(engine: Engine, request: Request) -> Response:
     """InvokeEndpoint. Raises ServiceError as :meth:`Engine.call` does."""
-    document: dict[str, object] = {"EndpointName": request.path_params["name"], "Body": await _body(request)}
+    document: dict[str, object] = {
+        "EndpointName": request.path_params["name"],
+        "Body": await read_body(request, PAYLOAD_LIMIT_BYTES),
+    }
     for header, member in _REQUEST_HEADERS.items():
         if header in request.headers:
             document[member] = request.headers[header]
@@ -32,11 +35,11 @@ async def invoke_endpoint(engine: Engine, request: Request) -> Response:
     return Response(answer["Body"], headers=headers)
 
 
-async def _body(request: Request) -> bytes:
-    """The body, refused as soon as it is over the limit."""
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The body, refused with a ValidationError as soon as it is over the limit."""
     body = bytearray()
     async for piece in request.stream():
         body += piece
-        if len(body) > PAYLOAD_LIMIT_BYTES:
-            raise ServiceError("ValidationError", f"The request body is over {PAYLOAD_LIMIT_BYTES} bytes.")
+        if len(body) > limit_bytes:
+            raise ServiceError("ValidationError", f"The request body is over {limit_bytes} bytes.")
     return bytes(body)
