@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSES = {"v2": ["docker", "compose"], "1.29": ["docker-compose"]}
 LOCALSTACK_IMAGE = "greenroom-localstack:4.9.2"
 REVIEWS_PER_LABEL = 40
-LIMIT_SECONDS = 60
+LIMIT_SECONDS = 120
 _SOURCES = ("backends", "containers", "lambda", "sentiment", "web", ".dockerignore", "docker-compose.yml")
 
 

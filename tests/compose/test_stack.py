@@ -106,7 +106,8 @@ def test_an_edited_model_is_trained_and_served(stack: Stack) -> None:
 
 
 def test_a_restart_of_everything_leads_back(stack: Stack) -> None:
-    """LocalStack has forgotten all then; the engine makes it again, and the gateway waits."""
-    stack("restart")
+    """LocalStack has forgotten all then; the engine makes it again, and the gateway waits for it."""
+    stack("stop")
+    stack("up", "-d")
     until(lambda: bool(stack.about()), "the gateway answers")
     assert stack.ask("a bad film")["label"] == "negative"
