@@ -40,7 +40,7 @@ def test_data_and_artifacts_lie_in_localstack(stack: Stack) -> None:
     objects = client("s3", stack.s3_url).list_objects_v2(Bucket="greenroom")["Contents"]
     names = {entry["Key"].rpartition("/")[2] for entry in objects if entry["Size"]}
     assert {"train.csv", "test.csv", "model.tar.gz", "test.csv.out"} <= names
-    assert "objects" not in stack("exec", "-T", "engine", "ls", "/var/lib/greenroom").split()
+    assert "objects" not in stack("exec", "-T", "engine", "ls", "/var/lib/greenroom/home").split()
 
 
 def test_containers_are_locked_in(stack: Stack) -> None:
