@@ -50,6 +50,8 @@ lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 -c requirements.lock \
 		containers/sentiment/requirements.txt -o containers/sentiment/requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra all -c requirements.lock pyproject.toml \
+		-o containers/greenroom/requirements.lock
 	for peer in localstack ministack; do \
 		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$peer.in -o scripts/$$peer.lock || exit 1; \
 	done

@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 
 DEFAULT_PORT = 4566
+LOOPBACK = "127.0.0.1"
 
 
 @app.callback()
@@ -26,6 +27,14 @@ def _globals() -> None:
 def serve(
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The name or address to serve at; by any but this, others reach it, "
+            "and those who change something show GREENROOM_TOKEN as AWS_ACCESS_KEY_ID."
+        ),
+    ] = LOOPBACK,
+    token: Annotated[str, typer.Option(envvar="GREENROOM_TOKEN", hidden=True)] = "",
     upstream: Annotated[str, typer.Option(help="A LocalStack-compatible server for all other services of AWS.")] = "",
     faults: Annotated[Path | None, typer.Option(help="Errors and latency to give, as a TOML file.")] = None,
     config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
@@ -33,6 +42,7 @@ def serve(
     """Be AWS for SageMaker's clients, until Ctrl-C: its API in front of the jobs and endpoints of this machine."""
     from backends.config import load_config  # noqa: PLC0415  --help shall not wait for libraries
     from backends.emulator.app import create_app  # noqa: PLC0415
+    from backends.emulator.door import Door  # noqa: PLC0415
     from backends.emulator.faults import load_faults  # noqa: PLC0415
     from backends.emulator.upstream import Upstream  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
@@ -42,9 +52,11 @@ def serve(
     wanted = load_faults(faults) if faults else ()
     engine = Engine(engine_settings(load_config(config, backend="local")))
     try:
-        app = create_app(engine, upstream=Upstream(upstream) if upstream else None, faults=wanted)
+        app = create_app(
+            engine, door=Door(host, token), upstream=Upstream(upstream) if upstream else None, faults=wanted
+        )
         _show_access_log()
-        serve_app(app, port=port, on_ready=_say_ready)
+        serve_app(app, host=host, port=port, allow_remote=True, on_ready=_say_ready)
     finally:
         engine.close()
 

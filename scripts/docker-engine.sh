@@ -12,18 +12,11 @@ answers() {
 
 answers && exit 0
 if ! command -v dockerd >/dev/null || ! command -v iptables >/dev/null; then
-  # Debian 12's engine of 2020 takes a tenth of a second for every archive it moves: take the next release's,
-  # from the mirror that this machine has, and nothing else of that release.
-  if grep -q '^VERSION_CODENAME=bookworm' /etc/os-release; then
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >/etc/apt/sources.list.d/trixie.list
-    printf 'Package: *\nPin: release n=trixie\nPin-Priority: 100\n' >/etc/apt/preferences.d/trixie
-    release=/trixie
-  fi
+  # Debian 12's engine of 2020 takes a tenth of a second for every archive it moves.
   echo "installing docker.io …" >&2
-  apt-get update -qq
+  . "$(dirname "$0")/trixie.sh"
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-    "docker.io${release:-}" "docker-buildx${release:-}" iptables >/dev/null
+    "docker.io$RELEASE" "docker-buildx$RELEASE" iptables >/dev/null
 fi
 mkdir -p "$STATE"
 setsid dockerd --log-level=warn >"$STATE/dockerd.log" 2>&1 </dev/null &

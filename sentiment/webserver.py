@@ -18,14 +18,17 @@ _ENVIRONMENTS_PER_CORE = 2
 _START_TIMEOUT_SECONDS = 30.0
 
 
-def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Callable[[str], None]) -> None:
-    """Serve the page for *endpoint* of the local backend until SIGINT or SIGTERM.
+def serve_page(config: BackendConfig, endpoint: str, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the page for *endpoint* until SIGINT or SIGTERM.
+
+    The endpoint is the local backend's, or the AWS backend's behind an ``endpoint_url``, which is `greenroom serve`.
+    Requests are answered if they are addressed to loopback or to *host*.
 
     Raises:
         BackendUnavailable: the port is taken, or the web libraries are not installed.
         NotSupported: the endpoint is on AWS; there the page has a home of its own.
     """
-    if config.backend != "local":
+    if config.backend == "aws" and not config.endpoint_url:
         raise NotSupported("`sentiment web` serves endpoints of this machine; use --backend local.")
     try:
         from backends.gateway import FunctionSettings, GatewaySettings, create_app  # noqa: PLC0415
@@ -38,18 +41,19 @@ def serve_page(config: BackendConfig, endpoint: str, *, port: int, on_ready: Cal
             bundle=HANDLER,
             environment={
                 "ENDPOINT_NAME": endpoint,
-                "GREENROOM_BACKEND": config.backend,
+                "GREENROOM_BACKEND": "local",
                 "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime_url,
             },
             timeout_seconds=_FUNCTION_TIMEOUT_SECONDS,
             max_concurrency=_ENVIRONMENTS_PER_CORE * (os.cpu_count() or 1),
             region=config.region,
         )
-        gateway = create_app(GatewaySettings(function=function, web_folder=WEB))
+        allowed = GatewaySettings.allowed_hosts | {host}
+        gateway = create_app(GatewaySettings(function=function, web_folder=WEB, allowed_hosts=allowed))
         try:
-            server = Server(gateway, port=port, on_ready=on_ready)
+            server = Server(gateway, host=host, port=port, allow_remote=True, on_ready=on_ready)
         except OSError as exc:
-            raise BackendUnavailable(f"port {port} cannot be used ({exc}); choose another with --port.") from exc
+            raise BackendUnavailable(f"port {port} of {host} cannot be used ({exc}); see --host and --port.") from exc
         server.run()
 
 
@@ -65,10 +69,13 @@ def _show_access_log() -> None:
 
 @contextmanager
 def _runtime_api(config: BackendConfig) -> Iterator[str]:
-    """The emulator's runtime API on a free port, in a process of its own; yields its URL.
+    """Yield the URL of the runtime API: the configured one, or else the emulator's on a free port while this lasts.
 
-    A process, for in a thread it and the gateway would take turns at one interpreter lock.
+    It gets a process of its own, for in a thread it and the gateway would take turns at one interpreter lock.
     """
+    if config.backend == "aws":
+        yield config.endpoint_url
+        return
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_runtime_api, args=(config, theirs), name="runtime-api", daemon=True)

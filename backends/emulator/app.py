@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backends.emulator.door import turned_away
+from backends.emulator.door import Door
 from backends.emulator.faults import Fault
 from backends.emulator.incoming import Incoming
 from backends.emulator.protocol.models import Head, Members, load_model, unknown_operation
@@ -41,6 +41,7 @@ from backends.sagemaker.readings import ServiceError
 from backends.stores.files import FileStore
 
 MOST_AT_ONCE = 256
+_ON_LOOPBACK = Door()
 # InvokeEndpoint's limit is the largest of any operation that is not streamed.
 _LARGEST_BODY_BYTES = 26_214_400
 _log = logging.getLogger("greenroom.emulator")
@@ -49,15 +50,17 @@ _log = logging.getLogger("greenroom.emulator")
 def create_app(
     engine: Engine,
     *,
+    door: Door = _ON_LOOPBACK,
     upstream: Upstream | None = None,
     faults: Sequence[Fault] = (),
     most_at_once: int = MOST_AT_ONCE,
 ) -> ASGIApp:
     """Everything that the emulator speaks, in front of *engine*, which the caller closes.
 
-    What no service here carries out goes to *upstream*. More than *most_at_once* requests are told to slow down.
+    *door* says by which names it is served, and to whom. What no service here carries out goes to *upstream*. More
+    than *most_at_once* requests are told to slow down.
     """
-    emulator = _Emulator(engine, upstream, faults, most_at_once)
+    emulator = _Emulator(engine, door, upstream, faults, most_at_once)
     return Router(routes=[Route("/healthz", _health)], default=emulator, redirect_slashes=False)
 
 
@@ -97,7 +100,9 @@ class _Exchange:
 
 
 class _Emulator:
-    def __init__(self, engine: Engine, upstream: Upstream | None, faults: Sequence[Fault], most_at_once: int) -> None:
+    def __init__(
+        self, engine: Engine, door: Door, upstream: Upstream | None, faults: Sequence[Fault], most_at_once: int
+    ) -> None:
         services = [SageMaker(engine), SageMakerRuntime(engine), Sts(), Iam(), Logs(engine)]
         if isinstance(engine.site.store, FileStore):  # else it lies in another S3, which the client can ask itself
             services.append(S3(engine.site.store.buckets, engine.site.settings.region))
@@ -106,6 +111,7 @@ class _Emulator:
         self._upstream = upstream
         self._faults = faults
         self._most_at_once = most_at_once
+        self._door = door
         self._now = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +126,7 @@ class _Emulator:
         _log.info(exchange.line(reply, time.perf_counter() - began))
 
     async def _answer(self, exchange: _Exchange) -> Reply:
-        refusal = turned_away(exchange.head)
+        refusal = self._door.turned_away(exchange.head)
         if refusal is None and self._now > self._most_at_once:
             refusal = _too_many(exchange.protocol)
         if refusal is not None:
@@ -152,6 +158,7 @@ class _Emulator:
         body: Body = stream if is_streamed else await _read(stream)
         found = found or find_operation(model, head, body)
         exchange.operation = found.operation.name
+        self._door.check(exchange.operation, head)
         carry_out = service.operation(found.operation.name)
         if carry_out is None:
             return await self._elsewhere(exchange, body)

@@ -3,7 +3,8 @@
     Function ── a pool of ──> _Environment ══ socket ══> worker.py ──> handler(event, context)
 
 An environment answers one invocation at a time. More of them are started while requests wait, up to the
-function's concurrency; one that runs over its time is killed and replaced when it is needed.
+function's concurrency; one that runs over its time is killed and replaced when it is needed. Once a file of the
+bundle has changed, new requests go to new environments.
 
 Source: AWS Lambda developer guide, "Lambda execution environments", "Using environment variables", "Quotas".
 """
@@ -50,6 +51,9 @@ _DUMMY_CREDENTIALS: Mapping[str, str] = MappingProxyType(
         "AWS_EC2_METADATA_DISABLED": "true",
     }
 )
+
+
+BundleVersion = tuple[tuple[str, int, int], ...]
 
 
 class FunctionError(Exception):
@@ -106,6 +110,18 @@ class FunctionSettings:
     def arn(self) -> str:
         """The function's ARN."""
         return f"arn:aws:lambda:{self.region}:{self.account_id}:function:{self.name}"
+
+    def bundle_version(self) -> BundleVersion:
+        """What tells the bundle's files from what they were before they were edited."""
+        found = []
+        for folder, folders, names in os.walk(self.bundle):
+            folders[:] = [name for name in folders if name != "__pycache__"]
+            for name in names:
+                path = os.path.join(folder, name)  # noqa: PTH118 - asked for with every request
+                with contextlib.suppress(FileNotFoundError):  # An editor is just putting another in its place.
+                    status = os.stat(path)  # noqa: PTH116
+                    found.append((path, status.st_mtime_ns, status.st_size))
+        return tuple(found)
 
     def process_environment(self) -> dict[str, str]:
         """Every variable the handler will see."""
@@ -206,9 +222,10 @@ class Function:
         return TimedOut(text)
 
     async def _acquire(self) -> "_Environment":
+        version = self.settings.bundle_version() if self._idle else ()
         while self._idle:
             environment = self._idle.pop()
-            if environment.is_idle:
+            if environment.is_idle and environment.version == version:
                 return environment
             self._discard(environment)
         if len(self._waiting) >= self.settings.max_waiting:
@@ -281,7 +298,9 @@ class _Environment:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         settings: FunctionSettings,
+        version: BundleVersion,
     ) -> None:
+        self.version = version
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -295,6 +314,7 @@ class _Environment:
         Raises:
             FunctionBroken: it could not be, or took too long.
         """
+        version = settings.bundle_version()  # Before anything of it is read.
         ours, theirs = socket.socketpair()
         log_out, log_in = os.pipe()
         with theirs, os.fdopen(log_in, "wb") as log:
@@ -305,7 +325,7 @@ class _Environment:
                 writer.close()
                 os.close(log_out)
                 raise FunctionBroken(f"function {settings.name!r}: no process for it: {error}") from error
-        environment = cls(process, reader, writer, settings)
+        environment = cls(process, reader, writer, settings, version)
         try:
             await _follow(log_out)
             async with asyncio.timeout(settings.init_timeout_seconds):

@@ -258,6 +258,37 @@ def test_dead_while_idle(tmp_path: Path) -> None:
     assert before != after
 
 
+def test_an_edited_bundle_is_loaded_anew(tmp_path: Path) -> None:
+    """The request after an edit runs the new code, and an unchanged bundle keeps its environment."""
+    folder = bundle(tmp_path, "import os\ndef handler(event, context):\n    return 'old', os.getpid()\n")
+
+    async def use(function: Function) -> list[Any]:
+        answers = [await answer(function), await answer(function)]
+        (folder / "words.py").write_text("WORD = 'new'\n")
+        (folder / "handler.py").write_text("from words import WORD\ndef handler(event, context):\n    return WORD\n")
+        answers.append(await answer(function))
+        (folder / "words.py").write_text("WORD = 'newer'\n")
+        return [*answers, await answer(function)]
+
+    first, second, third, fourth = run(FunctionSettings(folder), use)
+    assert first == second
+    assert (third, fourth) == ("new", "newer")
+
+
+def test_an_edit_that_breaks_the_bundle_can_be_undone(tmp_path: Path) -> None:
+    """What cannot be loaded fails the requests that want it, and no later one."""
+    folder = bundle(tmp_path, SLEEPY)
+
+    async def use(function: Function) -> None:
+        (folder / "handler.py").write_text("def handler(:\n")
+        with pytest.raises(FunctionBroken, match="SyntaxError"):
+            await answer(function)
+        (folder / "handler.py").write_text(SLEEPY + "# mended\n")
+        await answer(function)
+
+    run(FunctionSettings(folder), use)
+
+
 def test_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """START, END and REPORT frame what a handler prints; escape sequences do not reach the terminal."""
     caplog.set_level("INFO", logger="greenroom.function")

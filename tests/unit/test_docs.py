@@ -29,6 +29,18 @@ def test_every_command_and_global_option_is_documented() -> None:
     assert [name for name in command.commands if name not in readme] == []  # type: ignore[attr-defined]
 
 
+def test_every_variable_of_the_stack_is_in_its_example() -> None:
+    """What a compose file reads from .env stands in .env.example, with the same default."""
+    used = [
+        found
+        for path in ROOT.glob("docker-compose*.yml")
+        for found in re.findall(r"\$\{(\w+):-(.*?)\}", path.read_text())
+    ]
+    example = (ROOT / ".env.example").read_text().splitlines()
+    assert [f"#{name}={default}" for name, default in used if f"#{name}={default}" not in example] == []
+    assert used
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
     """A link to a file of the project names one that exists."""

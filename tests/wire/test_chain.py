@@ -3,6 +3,7 @@
 import http.client
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from moto.server import ThreadedMotoServer
 
 from backends.config import BackendConfig
 from backends.emulator.app import create_app
+from backends.emulator.door import Door
 from backends.emulator.faults import Fault, load_faults
 from backends.emulator.upstream import Upstream
 from backends.engine import Engine
@@ -71,6 +73,24 @@ def test_only_this_machines_own_are_heard(engine: Engine, headers: dict[str, str
         got, body = status(url, "/", method=method, body=b"{}", **target, **headers)
     assert got == code
     assert (b"AccessDeniedException" in body) is (code == 403)
+
+
+def test_served_beyond_loopback_changes_need_the_token(engine: Engine) -> None:
+    """Its own name is answered, a third one is not; a stranger may look, and change nothing."""
+    name = socket.gethostname()
+    signed = "AWS4-HMAC-SHA256 Credential={}/20260101/us-east-1/sagemaker/aws4_request, Signature=0"
+
+    def ask(url: str, operation: str, key: str, host: str = name) -> int:
+        headers = {"X-Amz-Target": f"SageMaker.{operation}", "Authorization": signed.format(key), "Host": host}
+        return status(url, "/", method="POST", body=b'{"ModelName": "x"}', **headers)[0]
+
+    with serving(create_app(engine, door=Door(name, "let-me-in"))) as url:
+        assert ask(url, "ListModels", "test") == 200
+        assert ask(url, "ListModels", "test", "attacker.example") == 403
+        assert (ask(url, "DeleteModel", "test"), ask(url, "DeleteModel", "let-me-in")) == (403, 400)
+        assert status(url, "/bucket", method="PUT", Host=name)[0] == 403
+    with serving(create_app(engine, door=Door(name))) as url:
+        assert ask(url, "DeleteModel", "") == 403
 
 
 def test_too_many_at_once_are_told_to_slow_down(engine: Engine) -> None:
