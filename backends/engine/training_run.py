@@ -133,7 +133,7 @@ class _TrainingRun:
         if len(self._hosts) == 1:
             return ""
         is_isolated = self._request.get("EnableNetworkIsolation", False)
-        return self._site.runner.open_network(self._job.facts["seat"], is_isolated=is_isolated)
+        return self._site.runner.open_network(self._job.facts["seat"], self._job.name, is_isolated=is_isolated)
 
     def _start(self, host: _Host, network: str) -> Running:
         algorithm = self._request["AlgorithmSpecification"]

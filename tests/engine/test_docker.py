@@ -8,11 +8,10 @@ import docker
 import pytest
 
 from backends.config import BackendConfig
-from backends.engine.runners.containers import NAME_LABEL
 from backends.engine.settings import DockerSettings
 from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
-from tests.docker_engine import BASE, probe_image
+from tests.docker_engine import BASE, left_over, probe_image
 from tests.engine.conftest import ROLE, Stage, variant
 from tests.faults.conftest import kill, processes_of
 
@@ -94,16 +93,6 @@ def seen_by(job: dict[str, Any], stage: Stage) -> dict[str, Any]:
     return seen
 
 
-def left_over(name: str) -> list[str]:
-    """Containers, volumes and networks that bear the label of *name*."""
-    client = docker.from_env()
-    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
-    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen)]
-    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
-    client.close()
-    return found
-
-
 def test_a_program_is_locked_in(make: Callable[..., Stage]) -> None:
     """No capability, no way to get one, no engine's socket; its input is there, and nothing is left of it."""
     stage = make(shm_mib=64)
@@ -163,9 +152,9 @@ def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     (inside,) = client.containers.list(filters={"name": "greenroom-cell"})
     (network,) = inside.attrs["NetworkSettings"]["Networks"]
     assert client.networks.get(network).attrs["Internal"]
-    stage.delete_endpoint("cell")
-    assert [found.name for found in client.networks.list() if found.name == network] == []
     client.close()
+    stage.delete_endpoint("cell")
+    stage.until(lambda: left_over("cell"), lambda left: left == [])
 
 
 def test_a_host_each(make: Callable[..., Stage]) -> None:

@@ -126,8 +126,11 @@ class Runner(ABC):
     def start(self, program: Program) -> Running:
         """Start *program*. Raises ImageMissing, or OSError if it cannot be started."""
 
-    def open_network(self, label: str, *, is_isolated: bool) -> str:
-        """Make a network for the hosts of one job, who find one another by name; its name. :meth:`sweep` removes it."""
+    def open_network(self, label: str, name: str, *, is_isolated: bool) -> str:
+        """Make a network for the hosts of the job *name*, who find one another by name; its name there.
+
+        :meth:`sweep` removes it.
+        """
         raise NotImplementedError  # Where most_hosts is 1, nobody asks.
 
     @abstractmethod

@@ -1,0 +1,167 @@
+"""A second Docker engine, on a machine of its own as far as the kernel can tell."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+
+import docker
+import psutil
+import requests
+
+from tests.docker_engine import probe_image
+from tests.requirements import require
+
+_SMALL = Path(__file__).parent / "images" / "small.py"
+_LIMIT_SECONDS = 30.0
+_MACHINE = """
+read -r _
+ip link set lo up
+ip address add $ADDRESS/30 dev cable
+ip link set cable up
+mount -t tmpfs tmpfs "$HIDDEN"
+mount -t tmpfs tmpfs "$FOLDER/run"
+[ "$DISK" = 0 ] || mount -t tmpfs -o size="${DISK}m" tmpfs "$FOLDER/data"
+exec dockerd --data-root "$FOLDER/data" --exec-root "$FOLDER/run" --pidfile "$FOLDER/run/pid" --log-level warn \
+    --host "tcp://$ADDRESS:2375" --tls=false --shutdown-timeout 1
+"""
+
+
+class Machine:
+    """A Docker engine that has processes, a network and mounts of its own, and sees nothing below *hidden*.
+
+    A cable of two ends joins the networks; over it the engine is asked by TCP and published ports are reached. With
+    *disk_mib* the engine's files lie on a disk of that size, which is empty after each start.
+    """
+
+    def __init__(self, hidden: Path, disk_mib: int = 0) -> None:
+        self._hidden = hidden
+        self._disk_mib = disk_mib
+        self._folder = Path(tempfile.mkdtemp(prefix="gr-"))  # Short, for sockets' paths.
+        for name in ("data", "run"):
+            (self._folder / name).mkdir()
+        # A network of four addresses out of those that are kept for tests (RFC 2544).
+        number = int.from_bytes(os.urandom(2)) & ~3
+        self._network, self._here, self._there = (f"198.18.{number >> 8}.{(number & 255) + host}" for host in range(3))
+        # Where it is switched off it is missing at once; without this its address would be looked for in the world.
+        _ip("route", "add", "unreachable", f"{self._network}/30", "metric", "9999")
+        self._shell: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """What DOCKER_HOST is to say."""
+        return f"tcp://{self._there}:2375"
+
+    def start(self) -> None:
+        """Switch it on; returns when the engine answers."""
+        variables = {"ADDRESS": self._there, "HIDDEN": str(self._hidden), "FOLDER": str(self._folder)}
+        with (self._folder / "log").open("ab") as log:
+            self._shell = subprocess.Popen(
+                [
+                    "unshare",
+                    "--net",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "--mount-proc",
+                    "sh",
+                    "-ec",
+                    _MACHINE,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **variables, "DISK": str(self._disk_mib)},
+            )
+        plug = f"gr{os.urandom(4).hex()}"
+        process = str(self._process().pid)
+        _ip("link", "add", plug, "type", "veth", "peer", "name", "cable", "netns", process)
+        _ip("address", "add", f"{self._here}/30", "dev", plug)
+        _ip("link", "set", plug, "up")
+        assert self._shell.stdin is not None
+        self._shell.stdin.write(b"\n")
+        self._shell.stdin.close()
+        self._until_it_answers()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the engine, as ``systemctl stop docker`` does, or by SIGKILL as a power cut; quiet if it has ended."""
+        if self._shell is None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            self._process().send_signal(number)
+        self._shell.wait(_LIMIT_SECONDS)
+        self._shell = None
+
+    def remove(self) -> None:
+        """End it and delete its files."""
+        self.stop()
+        _ip("route", "delete", "unreachable", f"{self._network}/30", "metric", "9999")
+        shutil.rmtree(self._folder)
+
+    def load(self, name: str) -> None:
+        """Give it the probe's programs as the image *name*."""
+        client = docker.APIClient(self.url)
+        repository, tag = name.split(":")
+        client.import_image_from_data(_small_image(), repository, tag)
+        client.close()
+
+    def _process(self) -> psutil.Process:
+        """The engine, or the shell that becomes it."""
+        assert self._shell is not None
+        deadline = time.monotonic() + _LIMIT_SECONDS
+        while True:
+            children = psutil.Process(self._shell.pid).children()
+            if children:
+                return children[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def _until_it_answers(self) -> None:
+        deadline = time.monotonic() + _LIMIT_SECONDS
+        while True:
+            with suppress(requests.RequestException):
+                requests.get(f"http://{self._there}:2375/_ping", timeout=1)
+                return
+            assert self._shell is not None
+            is_late = self._shell.poll() is not None or time.monotonic() > deadline
+            assert not is_late, (self._folder / "log").read_text()
+            time.sleep(0.02)
+
+
+@contextmanager
+def machine(hidden: Path, disk_mib: int = 0) -> Iterator[Machine]:
+    """A running machine; skips where none can be made."""
+    probe_image()
+    require("netns", _can_unshare, "no other machine can be made (needs root, dockerd, unshare and ip)")
+    made = Machine(hidden, disk_mib)
+    try:
+        made.start()
+        made.load("small:1")
+        yield made
+    finally:
+        made.remove()
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True)
+
+
+@cache
+def _can_unshare() -> bool:
+    if not all(map(shutil.which, ("dockerd", "ip", "unshare"))):
+        return False
+    return subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], check=False).returncode == 0
+
+
+@cache
+def _small_image() -> bytes:
+    with _SMALL.open("rb") as program:
+        run = ["docker", "run", "--rm", "--interactive", "--network", "none", probe_image(), "python3", "-"]
+        return subprocess.run(run, stdin=program, stdout=subprocess.PIPE, check=True).stdout
