@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,8 +29,17 @@ ip link set cable up
 mount -t tmpfs tmpfs "$HIDDEN"
 mount -t tmpfs tmpfs "$FOLDER/run"
 [ "$DISK" = 0 ] || mount -t tmpfs -o size="${DISK}m" tmpfs "$FOLDER/data"
-exec dockerd --data-root "$FOLDER/data" --exec-root "$FOLDER/run" --pidfile "$FOLDER/run/pid" --log-level warn \
-    --host "tcp://$ADDRESS:2375" --tls=false --shutdown-timeout 1
+exec "$PYTHON" -c "$LISTEN" dockerd --data-root "$FOLDER/data" --exec-root "$FOLDER/run" --pidfile "$FOLDER/run/pid" \
+    --log-level warn --shutdown-timeout 1 --host fd://
+"""
+# The port is handed to the engine, as systemd does it: one that it opens itself it first warns of, for seconds.
+_LISTEN = """
+import os, socket, sys
+port = socket.create_server((os.environ["ADDRESS"], 2375))
+os.dup2(port.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ |= {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())}
+os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -51,6 +61,7 @@ class Machine:
         self._network, self._here, self._there = (f"198.18.{number >> 8}.{(number & 255) + host}" for host in range(3))
         # Where it is switched off it is missing at once; without this its address would be looked for in the world.
         _ip("route", "add", "unreachable", f"{self._network}/30", "metric", "9999")
+        self._plug = f"gr{os.urandom(4).hex()}"
         self._shell: subprocess.Popen[bytes] | None = None
 
     @property
@@ -61,6 +72,7 @@ class Machine:
     def start(self) -> None:
         """Switch it on; returns when the engine answers."""
         variables = {"ADDRESS": self._there, "HIDDEN": str(self._hidden), "FOLDER": str(self._folder)}
+        variables |= {"DISK": str(self._disk_mib), "PYTHON": sys.executable, "LISTEN": _LISTEN}
         with (self._folder / "log").open("ab") as log:
             self._shell = subprocess.Popen(
                 [
@@ -78,26 +90,25 @@ class Machine:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **variables, "DISK": str(self._disk_mib)},
+                env={**os.environ, **variables},
             )
-        plug = f"gr{os.urandom(4).hex()}"
         process = str(self._process().pid)
-        _ip("link", "add", plug, "type", "veth", "peer", "name", "cable", "netns", process)
-        _ip("address", "add", f"{self._here}/30", "dev", plug)
-        _ip("link", "set", plug, "up")
+        _ip("link", "add", self._plug, "type", "veth", "peer", "name", "cable", "netns", process)
+        _ip("address", "add", f"{self._here}/30", "dev", self._plug)
+        _ip("link", "set", self._plug, "up")
         assert self._shell.stdin is not None
         self._shell.stdin.write(b"\n")
         self._shell.stdin.close()
         self._until_it_answers()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End the engine, as ``systemctl stop docker`` does, or by SIGKILL as a power cut; quiet if it has ended."""
-        if self._shell is None:
-            return
-        with suppress(psutil.NoSuchProcess):
-            self._process().send_signal(number)
-        self._shell.wait(_LIMIT_SECONDS)
-        self._shell = None
+    def stop(self) -> None:
+        """End the engine as ``systemctl stop docker`` does; quiet if it has ended."""
+        self._end(signal.SIGTERM)
+
+    def cut(self) -> None:
+        """Take its power away: what runs there ends, and nobody is told."""
+        _ip("link", "delete", self._plug)
+        self._end(signal.SIGKILL)
 
     def remove(self) -> None:
         """End it and delete its files."""
@@ -111,6 +122,13 @@ class Machine:
         repository, tag = name.split(":")
         client.import_image_from_data(_small_image(), repository, tag)
         client.close()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._shell is not None:
+            with suppress(psutil.NoSuchProcess):
+                self._process().send_signal(number)
+            self._shell.wait(_LIMIT_SECONDS)
+            self._shell = None
 
     def _process(self) -> psutil.Process:
         """The engine, or the shell that becomes it."""

@@ -254,12 +254,12 @@ def test_an_engine_elsewhere(far_stage: Stage) -> None:
     check_nothing_left(far_stage, "far-job", "far", "far-batch")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "power-cut"])
-def test_an_engine_restarted_under_what_it_runs(far: Machine, far_stage: Stage, number: signal.Signals) -> None:
+@pytest.mark.parametrize("end", [Machine.stop, Machine.cut])
+def test_an_engine_restarted_under_what_it_runs(far: Machine, far_stage: Stage, end: Callable[[Machine], None]) -> None:
     """The job fails, whatever its program's exit code was; the endpoint is InService and answers once it is back."""
     far_stage.deploy("lasting")
     start_hanging(far_stage, "struck")
-    far.stop(number)
+    end(far)
     error = far_stage.refusal("InvokeEndpoint", EndpointName="lasting", Body=b"x")
     assert error.code == "ModelError"
     far.start()
