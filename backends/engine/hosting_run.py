@@ -67,7 +67,7 @@ class _EndpointRun:
         except NotHealthy as exc:
             self._fail(str(exc))
         except (BackendError, ImageMissing, OSError) as exc:
-            self._fail(f"{type(exc).__name__}: {exc}")
+            self._fail(self._site.complaint(exc))
         if self._is_deleted():
             forget(self._site, self._endpoint)
 

@@ -254,25 +254,44 @@ def test_an_engine_elsewhere(far_stage: Stage) -> None:
     check_nothing_left(far_stage, "far-job", "far", "far-batch")
 
 
-@pytest.mark.parametrize("end", [Machine.stop, Machine.cut])
-def test_an_engine_restarted_under_what_it_runs(far: Machine, far_stage: Stage, end: Callable[[Machine], None]) -> None:
-    """The job fails, whatever its program's exit code was; the endpoint is InService and answers once it is back."""
+def test_an_engine_stopped_under_what_it_runs(far: Machine, far_stage: Stage) -> None:
+    """Jobs fail, whatever their programs' exit codes were; the endpoint answers again once the engine is back."""
     far_stage.deploy("lasting")
     start_hanging(far_stage, "struck")
-    end(far)
-    error = far_stage.refusal("InvokeEndpoint", EndpointName="lasting", Body=b"x")
-    assert error.code == "ModelError"
+    far_stage.model("model")
+    far_stage.put("batch/a", b"sleep=60\n")
+    far_stage.call("CreateTransformJob", **far_stage.transform_request("struck-batch"))
+    far_stage.until(lambda: far_stage.data_log("struck-batch"), bool)
+    far.stop()
+    assert far_stage.refusal("InvokeEndpoint", EndpointName="lasting", Body=b"x").code == "ModelError"
     far.start()
-    job = far_stage.trained("struck")
-    assert job["TrainingJobStatus"] == "Failed"
-    assert job["FailureReason"].startswith("InternalServerError: the Docker engine was stopped or lost the container")
-    assert "run it again" in job["FailureReason"]
+    check_lost(far_stage.trained("struck"))
+    check_lost(far_stage.transformed("struck-batch"))
     assert far_stage.keys("out/struck/") == []
     assert "hanging" in log_of(far_stage, "training job", "struck")
     far_stage.until(lambda: answers(far_stage, "lasting"), bool)
     assert far_stage.call("DescribeEndpoint", EndpointName="lasting")["EndpointStatus"] == "InService"
     far_stage.delete_endpoint("lasting")
-    check_nothing_left(far_stage, "struck", "lasting")
+    check_nothing_left(far_stage, "struck", "struck-batch", "lasting")
+
+
+def test_a_machine_that_loses_its_power(far: Machine, far_stage: Stage) -> None:
+    """Though it told nobody, its job fails and its endpoint comes back."""
+    far_stage.deploy("powered")
+    start_hanging(far_stage, "dark")
+    far.cut()
+    far.start()
+    check_lost(far_stage.trained("dark"))
+    far_stage.until(lambda: answers(far_stage, "powered"), bool)
+    far_stage.delete_endpoint("powered")
+    check_nothing_left(far_stage, "dark", "powered")
+
+
+def check_lost(job: dict[str, Any]) -> None:
+    """The engine is blamed, and what to do is said."""
+    reason = job["FailureReason"]
+    assert reason.startswith("InternalServerError: the Docker engine was stopped or lost the container")
+    assert "See that 'docker info' answers, then run it again" in reason
 
 
 def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_stage: OpenStage) -> None:

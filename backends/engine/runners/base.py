@@ -1,5 +1,7 @@
 """The face of a runner: start one program under the /opt/ml contract, watch it, bring home what it wrote, end it."""
 
+import errno
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ DUMMY_CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 Address = tuple[str, int]
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class ImageMissing(Exception):
@@ -70,7 +73,7 @@ class Running(ABC):
         """
 
     def diagnosis(self) -> str:
-        """What the platform knows of an end beyond its exit code, such as an out-of-memory kill; mostly empty."""
+        """What is known of an end beyond its exit code, such as an out-of-memory kill, and what to do; mostly empty."""
         return ""
 
     @abstractmethod

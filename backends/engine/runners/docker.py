@@ -5,7 +5,6 @@ or a context, or beside the container in which the engine itself runs; and nothi
 What a container looks like is said in :mod:`backends.engine.runners.containers`.
 """
 
-import errno
 import os
 import re
 import socket
@@ -28,7 +27,7 @@ from urllib3.connection import HTTPConnection
 from backends.engine import archives, layout
 from backends.engine.logs import tail
 from backends.engine.runners import containers
-from backends.engine.runners.base import Address, ImageMissing, Program, Runner, RunnerFailed, Running
+from backends.engine.runners.base import NO_SPACE, Address, ImageMissing, Program, Runner, RunnerFailed, Running
 from backends.engine.runners.containers import RUN_LABEL, SERVING_PORT, Machine, Reach
 from backends.engine.settings import DockerSettings
 
@@ -38,10 +37,9 @@ _LOOPBACK = "127.0.0.1"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _FOREIGN = "exec format error"
 _NOT_STARTABLE = re.compile(f"executable file not found|no such file or directory|{_FOREIGN}|permission denied")
-_NO_SPACE = os.strerror(errno.ENOSPC).lower()
 _DISK_FULL = (
     "the Docker engine's disk is full: 'docker system df' shows what lies there, 'docker image prune' and 'docker "
-    "volume prune' make room; then run it again"
+    "builder prune' make room; then run it again"
 )
 # The engine's own container shows its id in the files that Docker mounts into every container.
 _OWN_ID = re.compile(r"/containers/([0-9a-f]{64})/")
@@ -267,7 +265,7 @@ class _Container(Running):
         last_words = tail(self._program.log_path)
         if _FOREIGN in last_words and (foreign := self._foreign()):
             return f"{_FOREIGN}: {foreign}"
-        return _DISK_FULL if _NO_SPACE in last_words.lower() else ""
+        return _DISK_FULL if NO_SPACE in last_words else ""
 
     def collect(self) -> None:
         for folder in ("model", "output"):
@@ -372,7 +370,7 @@ def _answering(tried: str) -> Iterator[None]:
         yield
     except APIError as exc:
         explanation = str(exc.explanation or exc)
-        hint = f" ({_DISK_FULL})" if _NO_SPACE in explanation.lower() else ""
+        hint = f" ({_DISK_FULL})" if NO_SPACE.lower() in explanation.lower() else ""
         raise RunnerFailed(f"the Docker engine could not {tried}: {explanation}{hint}") from exc
     except (DockerException, RequestException) as exc:
         raise RunnerFailed(
