@@ -313,14 +313,16 @@ def test_a_full_disk_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ma
         check_nothing_left(stage, "filled", "stuffed", "fits")
 
 
-def test_an_engine_within_a_container(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["bridge", "host"])
+def test_an_engine_within_a_container(network: str) -> None:
     """With the socket mounted, as a user who is not root and can delete the whole home afterwards."""
     image = probe_image()
     require("docker", SOCKET.is_socket, f"the Docker engine's socket is not at {SOCKET}")
     name = f"greenroom-inside-{os.urandom(4).hex()}"
     packages = Path(docker.__file__).parents[1]
     mounts = {SOCKET: SOCKET, ROOT: "/greenroom:ro", packages: "/packages:ro"}
-    command = ["docker", "run", "--rm", "--name", name, "--user", f"65534:{SOCKET.stat().st_gid}"]
+    command = ["docker", "run", "--rm", "--name", name, "--network", network]
+    command += ["--user", f"65534:{SOCKET.stat().st_gid}"]
     command += [word for here, there in mounts.items() for word in ("--volume", f"{here}:{there}")]
     command += ["--env", "PYTHONPATH=/packages:/greenroom", "--env", "PYTHONDONTWRITEBYTECODE=1"]
     command += [BASE, "python3", "-m", "tests.engine.in_container", image]
