@@ -18,7 +18,7 @@ import pytest
 from tests.archives import archive, unarchived
 from tests.docker_engine import BASE, left_over, probe_image
 from tests.docker_machine import Machine, machine
-from tests.engine.conftest import Stage
+from tests.engine.conftest import ROLE, Stage, variant
 from tests.requirements import require
 
 ROOT = Path(__file__).parents[2]
@@ -242,14 +242,19 @@ def test_an_engine_elsewhere(far_stage: Stage) -> None:
     """DOCKER_HOST on a machine that sees no file of ours: data goes in, artifacts come out, its ports are reached."""
     job = far_stage.train("far-job")
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
-    model = unarchived(far_stage.get(job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://bucket/")))
-    assert model["model.txt"] == b"data\n"
+    files = unarchived(far_stage.get(job["ModelArtifacts"]["S3ModelArtifacts"].removeprefix("s3://bucket/")))
+    assert files["model.txt"] == b"data\n"
     far_stage.deploy("far")
     assert far_stage.invoke("far", b"model")["Body"] == b"m"
     far_stage.put("batch/a", b"x\ny\n")
     far_stage.model("model")
     assert far_stage.transform("far-batch")["TransformJobStatus"] == "Completed"
     assert far_stage.get("far-batch/a.out") == b"X\nY\n"
+    model = {"ModelName": "cell", "PrimaryContainer": {"Image": far_stage.image}, "EnableNetworkIsolation": True}
+    far_stage.call("CreateModel", **model, ExecutionRoleArn=ROLE)
+    far_stage.call("CreateEndpointConfig", EndpointConfigName="cell", ProductionVariants=[variant("cell")])
+    far_stage.call("CreateEndpoint", EndpointName="cell", EndpointConfigName="cell")
+    assert "only be reached on the Docker engine's own machine" in far_stage.settled("cell")["FailureReason"]
     far_stage.delete_endpoint("far")
     check_nothing_left(far_stage, "far-job", "far", "far-batch")
 
