@@ -15,6 +15,7 @@ from typing import Any
 import docker
 import pytest
 
+from backends.sagemaker.readings import ServiceError
 from tests.archives import archive, unarchived
 from tests.docker_engine import BASE, left_over, probe_image
 from tests.docker_machine import Machine, machine
@@ -59,8 +60,10 @@ def start_hanging(stage: Stage, name: str) -> None:
 
 
 def check_nothing_left(stage: Stage, *names: str) -> None:
-    """Every supervisor has gone in good order, and the engine has nothing of them."""
-    stage.until(lambda: [left for name in names for left in left_over(name)], lambda left: left == [])
+    """Every supervisor has gone in good order, with its scratch files and all that the Docker engine had of it."""
+    stage.until(lambda: list((stage.home / "supervisors").iterdir()), lambda seats: seats == [])
+    assert [left for name in names for left in left_over(name)] == []
+    assert [path for path in stage.home.glob("*/*@*/*") if path.is_dir()] == []
 
 
 # The image
@@ -140,8 +143,8 @@ def answers(stage: Stage, name: str) -> bool:
     """False while the container is being restarted."""
     try:
         return bool(stage.engine.call("InvokeEndpoint", {"EndpointName": name, "Body": b"x"})["Body"] == b"X")
-    except Exception as error:
-        if getattr(error, "code", "") != "ModelError":
+    except ServiceError as error:
+        if error.code != "ModelError":
             raise
         return False
 
@@ -276,6 +279,7 @@ def test_an_engine_stopped_under_what_it_runs(far: Machine, far_stage: Stage) ->
     assert "hanging" in log_of(far_stage, "training job", "struck")
     far_stage.until(lambda: answers(far_stage, "lasting"), bool)
     assert far_stage.call("DescribeEndpoint", EndpointName="lasting")["EndpointStatus"] == "InService"
+    assert len(left_over("lasting")) == len(["the container", "its model's volume"])
     far_stage.delete_endpoint("lasting")
     check_nothing_left(far_stage, "struck", "struck-batch", "lasting")
 

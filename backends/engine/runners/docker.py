@@ -104,7 +104,7 @@ class DockerRunner(Runner):
         """The connection to the engine, made when it is first needed."""
         where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
         client = APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
-        if urlsplit(client.base_url).hostname != "localhost":  # What docker-py calls sockets and pipes.
+        if client.base_url.startswith(("http://", "https://")):  # Not a socket, a pipe or SSH.
             client.mount(client.base_url, _LongLived())
         return client
 
