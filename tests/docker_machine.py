@@ -99,14 +99,16 @@ class Machine:
 
     def cut(self) -> None:
         """Take its power away: what runs there ends, and nobody is told."""
-        _ip("link", "delete", self._plug)
+        self._unplug()
         self._end(signal.SIGKILL)
 
     def remove(self) -> None:
         """End it and delete its files."""
-        self.stop()
-        _ip("route", "delete", "unreachable", f"{self._network}/30", "metric", "9999")
-        shutil.rmtree(self._folder)
+        try:
+            self.stop()
+        finally:
+            _ip("route", "delete", "unreachable", f"{self._network}/30", "metric", "9999")
+            shutil.rmtree(self._folder)
 
     def load(self, name: str) -> None:
         """Give it the probe's programs as the image *name*."""
@@ -119,8 +121,17 @@ class Machine:
         if self._shell is not None:
             with suppress(psutil.NoSuchProcess):
                 self._process().send_signal(number)
-            self._shell.wait(_LIMIT_SECONDS)
-            self._shell = None
+            try:
+                self._shell.wait(_LIMIT_SECONDS)
+            finally:
+                self._shell.kill()
+                self._shell.wait()
+                self._shell = None
+                self._unplug()
+
+    def _unplug(self) -> None:
+        # The kernel would do it too, but some time after the network's last process has ended.
+        subprocess.run(["ip", "link", "delete", self._plug], stderr=subprocess.DEVNULL, check=False)
 
     def _process(self) -> psutil.Process:
         """The engine, or the shell that becomes it."""

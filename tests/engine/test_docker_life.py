@@ -333,7 +333,7 @@ def test_an_engine_within_a_container(network: str) -> None:
     command = ["docker", "run", "--rm", "--name", name, "--network", network]
     command += ["--user", f"65534:{SOCKET.stat().st_gid}"]
     command += [word for here, there in mounts.items() for word in ("--volume", f"{here}:{there}")]
-    command += ["--env", "PYTHONPATH=/packages:/greenroom", "--env", "PYTHONDONTWRITEBYTECODE=1"]
+    command += ["--env", "PYTHONPATH=/packages:/greenroom"]
     command += [BASE, "python3", "-m", "tests.engine.in_container", image]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
