@@ -390,15 +390,18 @@ def config(context: typer.Context, *, as_json: JsonOption = False) -> None:
 def main() -> None:
     """Run the command line; errors become one sentence on stderr and an exit code."""
     try:
-        app(standalone_mode=False)
+        # What a command's Exit says is returned; in newer versions of typer that is an interrupt's way too.
+        code = app(standalone_mode=False) or 0
     except Exception as exc:
-        code = _explained(exc)
-        if code is None:
+        explained = _explained(exc)
+        if explained is None:
             raise
-        sys.exit(code)
+        code = explained
     except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         print("interrupted", file=sys.stderr)  # noqa: T201
-        sys.exit(INTERRUPTED)
+    sys.exit(code)
 
 
 # --- inside
@@ -513,8 +516,6 @@ def _explained(error: Exception) -> int | None:
     """Say *error* in a sentence and return the exit code; None if it is a bug of ours."""
     from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFound  # noqa: PLC0415
 
-    if isinstance(error, typer.Exit):
-        return error.exit_code
     if show := getattr(error, "show", None):  # click's own usage errors
         show()
         return USAGE

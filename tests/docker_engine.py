@@ -36,11 +36,12 @@ def toolkit_image() -> str:
 
 
 def left_over(name: str) -> list[str]:
-    """Containers and volumes that bear the label of *name*."""
+    """Containers, volumes and networks that bear the label of the job or endpoint *name*."""
     client = docker.from_env()
     chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
-    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen)]
+    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen, ignore_removed=True)]
     found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
+    found += [str(network.name) for network in client.networks.list(filters=chosen)]
     client.close()
     return found
 

@@ -63,9 +63,13 @@ class _EndpointRun:
         except GivenUp:
             pass
         except _UNSTARTABLE as exc:
-            self._enter("Failed", FailureReason=_reason(exc))
+            self._enter("Failed", FailureReason=self._reason(exc))
         if self.is_over():
             forget(self._site, self._endpoint)
+
+    def _reason(self, error: Exception) -> str:
+        text = str(error) if isinstance(error, NotHealthy) else self._site.complaint(error)
+        return masked(text)[:_REASON_LIMIT_CHARS]
 
     def is_over(self) -> bool:
         """True once the endpoint is to be deleted."""
@@ -113,7 +117,7 @@ class _EndpointRun:
             self._settle({"config": pending["config"], "variants": variants})
         except _UNSTARTABLE as exc:
             fleet.end()
-            self._settle({"FailureReason": _reason(exc)})
+            self._settle({"FailureReason": self._reason(exc)})
             return
         except BaseException:
             fleet.end()
@@ -285,8 +289,3 @@ class _VariantRun:
 def _folder_name(variant: Document) -> str:
     """Which container of the endpoint's life: an update's has another folder than the one it replaces."""
     return str(variant.get("folder", variant["name"]))
-
-
-def _reason(error: Exception) -> str:
-    text = str(error) if isinstance(error, NotHealthy) else f"{type(error).__name__}: {error}"
-    return masked(text)[:_REASON_LIMIT_CHARS]

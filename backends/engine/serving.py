@@ -111,6 +111,7 @@ class ServingContainer:
 
         Raises:
             NotHealthy: the program ended, or *timeout_seconds* passed.
+            RunnerFailed: the platform ended it.
             GivenUp: *given_up* returned true.
         """
         deadline = time.monotonic() + timeout_seconds
@@ -143,12 +144,9 @@ class ServingContainer:
         return is_healthy, f"status {answer.status}"
 
     def epitaph(self) -> str:
-        """How the program ended; empty while it runs."""
+        """How the program ended; empty while it runs. Raises RunnerFailed as :meth:`Running.wait` does."""
         program = self._started()
-        try:
-            code = program.wait(0)
-        except RunnerFailed as exc:
-            return str(exc)
+        code = program.wait(0)
         if code is None:
             return ""
         diagnosis = program.diagnosis()

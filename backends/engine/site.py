@@ -1,5 +1,6 @@
 """What every part of the engine works with: settings, state, objects and a runner."""
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,12 @@ class Site:
             if arn.lower().startswith(before_name):
                 return kind, arn[len(before_name) :].lower()
         return "", ""
+
+    def complaint(self, error: Exception) -> str:
+        """An error that no program caused, as a FailureReason says it."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return f"the disk is full: make room for {self.settings.home}, then run it again ({error})"
+        return f"{type(error).__name__}: {error}"
 
     def is_gone(self) -> bool:
         """True once somebody has removed the place by hand: nobody can ask for anything here any more."""

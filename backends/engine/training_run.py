@@ -1,6 +1,7 @@
 """One training job, carried out from Downloading to its end (contract A.7-A.11). Runs in a supervisor process."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,8 +93,9 @@ class _TrainingRun:
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
             import traceback  # noqa: PLC0415  for bugs only
 
-            traceback.print_exc()
-            return _failed(f"InternalServerError: {type(exc).__name__}: {exc}")
+            with suppress(OSError):  # Its log may lie on a full disk.
+                traceback.print_exc()
+            return _failed(f"InternalServerError: {self._site.complaint(exc)}")
 
     def _download(self) -> None:
         for host in self._hosts:
@@ -148,7 +150,7 @@ class _TrainingRun:
         if len(self._hosts) == 1:
             return ""
         is_isolated = self._request.get("EnableNetworkIsolation", False)
-        return self._site.runner.open_network(self._job.facts["seat"], is_isolated=is_isolated)
+        return self._site.runner.open_network(self._job.facts["seat"], self._job.name, is_isolated=is_isolated)
 
     def _start(self, host: _Host, network: str) -> Running:
         algorithm = self._request["AlgorithmSpecification"]

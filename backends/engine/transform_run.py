@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -35,6 +36,7 @@ from backends.stores import pieces
 _OK = range(200, 300)
 _SERVER_ERROR = 500
 _STOP_LOOK_SECONDS = 0.2
+_LAST_LOOK_SECONDS = 0.5
 _RETRY_PAUSE_SECONDS = 0.1  # Longer each time; SageMaker's own pauses are not known.
 # Small answers may wait for a slow one before them, so that it does not leave the model idle.
 _WINDOW_FACTOR = 16
@@ -138,12 +140,16 @@ class _TransformRun:
         except (BackendError, ImageMissing) as exc:
             return "Failed", f"ClientError: {exc}"
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
-            traceback.print_exc()
-            return "Failed", f"InternalServerError: {type(exc).__name__}: {exc}"
+            with suppress(OSError):  # Its log may lie on a full disk.
+                traceback.print_exc()
+            return "Failed", f"InternalServerError: {self._site.complaint(exc)}"
 
     def _judged(self) -> tuple[str, str]:
         if not self._reason:
             return "Completed", ""
+        if self._reason == _SERVER_ERROR_REASON:
+            # Who ends closes its connections first.
+            self._container.has_ended_within(_LAST_LOOK_SECONDS)
         epitaph = self._container.epitaph()
         return "Failed", self._reason + (f" ({epitaph})" if epitaph else "")
 

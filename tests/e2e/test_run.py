@@ -191,6 +191,14 @@ def test_doctor_finds_this_machine_fit(sentiment: Shell) -> None:
     assert all(finding["is_fine"] or finding["remedy"] for finding in findings)
 
 
+def test_doctor_fails_where_nothing_can_run(sentiment: Shell) -> None:
+    """A fatal finding is an exit code too."""
+    nowhere = Shell(sentiment.folder, sentiment.environment | {"DOCKER_HOST": "unix:///nonexistent/docker.sock"})
+    done = nowhere("--runner", "docker", "doctor", "--json", check=False)
+    assert done.returncode == 1
+    assert [finding["what"] for finding in json.loads(done.stdout)["findings"] if finding["is_fatal"]] == ["Docker"]
+
+
 def test_wrong_usage_is_explained(sentiment: Shell) -> None:
     """Exit code 2 and a sentence, never a traceback."""
     for arguments in (["--backend", "azure", "status"], ["predict"], ["train", "-p", "novalue"], ["nonsense"]):

@@ -22,10 +22,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Stage:
-    """An open engine and short ways to ask it."""
+    """An open engine and short ways to ask it; *image* is the probe's name there."""
 
     engine: Engine
     home: Path
+    image: str = "probe"
 
     def call(self, operation: str, **request: Any) -> dict[str, Any]:
         from tests.engine.shapes import request_problems, response_problems  # noqa: PLC0415  botocore loads slowly
@@ -62,7 +63,7 @@ class Stage:
         hyperparameters = members.pop("HyperParameters", None)
         request = {
             "TrainingJobName": name,
-            "AlgorithmSpecification": {"TrainingImage": "probe", "TrainingInputMode": "File", **(algorithm or {})},
+            "AlgorithmSpecification": {"TrainingImage": self.image, "TrainingInputMode": "File", **(algorithm or {})},
             "RoleArn": ROLE,
             "InputDataConfig": [channel("train", "s3://bucket/in/")],
             "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
@@ -89,7 +90,7 @@ class Stage:
         url = self.put(
             f"models/{name}.tar.gz", archive({"model.txt": b"m", "serve.json": json.dumps(settings).encode()})
         )
-        container: dict[str, Any] = {"Image": "probe", "ModelDataUrl": url}
+        container: dict[str, Any] = {"Image": self.image, "ModelDataUrl": url}
         if environment:
             container["Environment"] = dict(environment)
         self.call("CreateModel", ModelName=name, PrimaryContainer=container, ExecutionRoleArn=ROLE)
@@ -227,9 +228,9 @@ def make_stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
     """Opens an engine of the test's own, with other limits."""
     opened: list[Stage] = []
 
-    def make(**limits: Any) -> Stage:
+    def make(image: str = "probe", **limits: Any) -> Stage:
         home = tmp_path / "home"
-        opened.append(Stage(Engine(replace(settings_for(home), **limits)), home))
+        opened.append(Stage(Engine(replace(settings_for(home), **limits)), home, image))
         return opened[-1]
 
     yield make

@@ -24,6 +24,8 @@ LIMITS = [
     ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"],
     ["/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/pids/pids.max"],
 ]
+PROCESSORS = ["/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"]
+quota, period = " ".join(open(p).read() for p in PROCESSORS if os.path.exists(p)).split()
 status = dict(line.split(":\t", 1) for line in open("/proc/self/status").read().splitlines() if ":\t" in line)
 seen = {
     "capabilities": [status[name] for name in ("CapEff", "CapPrm", "CapBnd")],
@@ -33,6 +35,7 @@ seen = {
     "shm_mib": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize // 2**20,
     "input": sorted(os.listdir("/opt/ml/input/data/train")),
     "limits": [next((int(open(p).read()) for p in paths if os.path.exists(p)), 0) for paths in LIMITS],
+    "processors": 0 if quota in ("max", "-1") else int(quota) / int(period),
     "resources": json.load(open("/opt/ml/input/config/resourceconfig.json")),
 }
 json.dump(seen, open("/opt/ml/model/seen.json", "w"))
@@ -102,6 +105,7 @@ def test_a_program_is_locked_in(make: Callable[..., Stage]) -> None:
     seen = seen_by(run(stage, "look", LOOK_AROUND), stage)
     assert set(seen["capabilities"]) == {"0" * 16}
     assert (seen["no_new_privileges"], seen["socket"], seen["shm_mib"]) == ("1", False, 64)
+    assert seen["processors"] == 0
     assert seen["input"] == ["data.txt", "program.py"]
     assert "eth0" in seen["interfaces"]
     assert left_over("look") == []
@@ -123,20 +127,16 @@ def test_capabilities_are_given_back_by_name(make: Callable[..., Stage]) -> None
 
 
 def test_an_instance_type_is_emulated(make: Callable[..., Stage]) -> None:
-    """An ml.m5.large has 8 GiB; without emulation the machine's share counts."""
+    """An ml.m5.large has 8 GiB and the time of two processors; without emulation the machine's share counts."""
     stage = make(emulates_instances=True, pids=99)
     seen = seen_by(run(stage, "small", LOOK_AROUND), stage)
-    memory, pids = seen["limits"]
-    assert memory == min(8 * 2**30, share_of_the_machine())
-    assert pids == 99
-
-
-def share_of_the_machine() -> int:
-    """Bytes of memory that a container has by default."""
     client = docker.from_env()
-    total = int(client.info()["MemTotal"])
+    machine = client.info()
     client.close()
-    return int(total * 0.9) // 4096 * 4096
+    memory, pids = seen["limits"]
+    assert memory == min(8 * 2**30, int(machine["MemTotal"] * 0.9) // 4096 * 4096)
+    assert seen["processors"] == min(2, machine["NCPU"])
+    assert pids == 99
 
 
 def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
@@ -155,9 +155,9 @@ def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     (inside,) = client.containers.list(filters={"name": "greenroom-cell"})
     (network,) = inside.attrs["NetworkSettings"]["Networks"]
     assert client.networks.get(network).attrs["Internal"]
-    stage.delete_endpoint("cell")
-    stage.until(lambda: client.networks.list(names=[network]), lambda left: left == [])
     client.close()
+    stage.delete_endpoint("cell")
+    stage.until(lambda: left_over("cell"), lambda left: left == [])
 
 
 def test_an_update_loses_no_request(make: Callable[..., Stage]) -> None:

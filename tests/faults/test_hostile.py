@@ -101,14 +101,19 @@ def test_a_full_disk_fails_the_job(tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(small)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(small)], check=False, capture_output=True
     )
     require("mount", lambda: mounted.returncode == 0, "mounting is not allowed here")
     try:
         stage = Stage(Engine(settings_for(small / "home")), small / "home")
         job = stage.train("large", HyperParameters={"mode": "write", "bytes": "50000000"})
         assert job["TrainingJobStatus"] == "Failed"
+        assert "exit code: 1 (the disk is full: make room for " in job["FailureReason"]
         assert "No space left" in "".join(stage.engine.read_log("training job", "large", follow=False))
+        stage.put("big/data", bytes(7_000_000))
+        job = stage.train("not-twice", InputDataConfig=[channel("train", "s3://bucket/big/")])
+        assert job["FailureReason"].startswith(f"InternalServerError: the disk is full: make room for {stage.home}")
+        stage.engine.site.store.delete("s3://bucket/big/data")
         assert stage.train("small")["TrainingJobStatus"] == "Completed"
         stage.until(stage.engine.is_idle, bool)
         stage.engine.close()

@@ -1,5 +1,7 @@
 """The face of a runner: start one program under the /opt/ml contract, watch it, bring home what it wrote, end it."""
 
+import errno
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +17,7 @@ DUMMY_CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 Address = tuple[str, int]
+NO_SPACE = os.strerror(errno.ENOSPC)
 
 
 class ImageMissing(Exception):
@@ -72,7 +75,7 @@ class Running(ABC):
         """
 
     def diagnosis(self) -> str:
-        """What the platform knows of an end beyond its exit code, such as an out-of-memory kill; mostly empty."""
+        """What is known of an end beyond its exit code, such as an out-of-memory kill, and what to do; mostly empty."""
         return ""
 
     @abstractmethod
@@ -128,8 +131,11 @@ class Runner(ABC):
     def start(self, program: Program) -> Running:
         """Start *program*. Raises ImageMissing, or OSError if it cannot be started."""
 
-    def open_network(self, label: str, *, is_isolated: bool) -> str:
-        """Make a network for the hosts of one job, who find one another by name; its name. :meth:`sweep` removes it."""
+    def open_network(self, label: str, name: str, *, is_isolated: bool) -> str:
+        """Make a network for the hosts of the job *name*, who find one another by name; its name there.
+
+        :meth:`sweep` removes it.
+        """
         raise NotImplementedError  # Where most_hosts is 1, nobody asks.
 
     @abstractmethod

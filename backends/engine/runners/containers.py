@@ -44,9 +44,9 @@ class Reach:
     published_at: str = ""
 
 
-def labels(program: Program) -> dict[str, str]:
-    """What marks everything that belongs to *program*."""
-    return {RUN_LABEL: program.label, NAME_LABEL: program.name}
+def labels(label: str, name: str) -> dict[str, str]:
+    """What marks everything that belongs to the program *name* whose run is marked by *label*."""
+    return {RUN_LABEL: label, NAME_LABEL: name}
 
 
 def create_document(
@@ -80,7 +80,7 @@ def create_document(
         host["ExtraHosts"] = [f"{program.host}:127.0.0.1"]
     document: Document = {
         "Image": image,
-        "Labels": labels(program),
+        "Labels": labels(program.label, program.name),
         "Env": [f"{name}={value}" for name, value in _environment(program).items()],
         "ExposedPorts": {},
         "HostConfig": host,
@@ -104,11 +104,11 @@ def create_document(
 def filler_document(program: Program, *, image: str, volume: str) -> Document:
     """The body of ContainerCreate for a container that never runs: through it files get into *volume*."""
     mount = _model_mount(volume) | {"ReadOnly": False}
-    mount["VolumeOptions"] = {"NoCopy": True, "Labels": labels(program)}
+    mount["VolumeOptions"] = {"NoCopy": True, "Labels": labels(program.label, program.name)}
     return {
         "Image": image,
         "Cmd": ["fill"],
-        "Labels": labels(program),
+        "Labels": labels(program.label, program.name),
         "HostConfig": {"Mounts": [mount], "NetworkMode": "none"},
     }
 
@@ -163,7 +163,7 @@ def _environment(program: Program) -> Mapping[str, str]:
 
 
 def _training_mount(program: Program) -> Document:
-    options = {"NoCopy": True, "Labels": labels(program)}
+    options = {"NoCopy": True, "Labels": labels(program.label, program.name)}
     return {"Type": "volume", "Target": _ROOT, "VolumeOptions": options}
 
 

@@ -21,18 +21,25 @@ from docker.context import ContextAPI
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.utils import kwargs_from_env
 from requests import RequestException
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 from backends.engine import archives, layout
+from backends.engine.logs import tail
 from backends.engine.runners import containers, debugging
-from backends.engine.runners.base import Address, ImageMissing, Program, Runner, RunnerFailed, Running
+from backends.engine.runners.base import NO_SPACE, Address, ImageMissing, Program, Runner, RunnerFailed, Running
 from backends.engine.runners.containers import DEBUG_PORT, LOOPBACK, RUN_LABEL, SERVING_PORT, Machine, Reach
 from backends.engine.settings import DockerSettings
 
 _TIMEOUT_SECONDS = 600
 _LAST_OUTPUT_SECONDS = 10
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_CANNOT_EXECUTE = frozenset({1, 126, 255})
-_NOT_STARTABLE = re.compile("executable file not found|no such file or directory|exec format error|permission denied")
+_FOREIGN = "exec format error"
+_NOT_STARTABLE = re.compile(f"executable file not found|no such file or directory|{_FOREIGN}|permission denied")
+_DISK_FULL = (
+    "the Docker engine's disk is full: 'docker system df' shows what lies there, 'docker image prune' and 'docker "
+    "builder prune' make room; then run it again"
+)
 # The engine's own container shows its id in the files that Docker mounts into every container.
 _OWN_ID = re.compile(r"/containers/([0-9a-f]{64})/")
 
@@ -54,19 +61,28 @@ class DockerRunner(Runner):
             image = self._find_image(program.image)
             if self._settings.debug != "off":
                 program = debugging.equipped(program, image["Config"].get("Env") or (), self._settings.debug)
-            network = self._isolated_network(program) if program.serves and program.is_isolated else ""
             container = _Container(self, program, image)
             try:
-                container.create(Reach(network=network) if network else self._reach)
+                container.create()
                 container.start()
             except BaseException:
                 container.remove()
                 raise
             return container
 
-    def open_network(self, label: str, *, is_isolated: bool) -> str:
+    def open_network(self, label: str, name: str, *, is_isolated: bool) -> str:
+        network = f"greenroom-{name}-{os.urandom(4).hex()}"
         with answering("make a network"):
-            return self._make_network(label, is_isolated=is_isolated)
+            self.client.create_network(network, labels=containers.labels(label, name), internal=is_isolated)
+        return network
+
+    def close_network(self, network: str) -> None:
+        """Remove the *network*; quiet if it is gone."""
+        with suppress(NotFound):
+            for member in self.client.inspect_network(network)["Containers"]:
+                # The engine's own, for what else was in it is gone.
+                self.client.disconnect_container_from_network(member, network, force=True)
+            self.client.remove_network(network)
 
     def sweep(self, label: str) -> int:
         chosen = {"label": f"{RUN_LABEL}={label}"}
@@ -81,8 +97,7 @@ class DockerRunner(Runner):
                     self.client.remove_volume(volume)
             networks = [network["Id"] for network in self.client.networks(filters=chosen)]
             for network in networks:
-                with suppress(NotFound):
-                    self.client.remove_network(network)
+                self.close_network(network)
         return len(found) + len(volumes) + len(networks)
 
     @cached_property
@@ -113,35 +128,32 @@ class DockerRunner(Runner):
     def _info(self) -> dict[str, Any]:
         return dict(self.client.info())
 
-    @cached_property
-    def _reach(self) -> Reach:
-        """How this process gets to a server in a container."""
-        own = _own_container()
-        if own:
-            with suppress(NotFound):  # Another engine's container.
-                networks = self.client.inspect_container(own)["NetworkSettings"]["Networks"]
-                return Reach(network=next(iter(networks)))
-        where = urlsplit(os.environ.get("DOCKER_HOST") or ContextAPI.kwargs_from_context().get("base_url", ""))
-        if where.hostname and where.scheme in {"tcp", "http", "https", "ssh"}:
-            return Reach(published_at=socket.gethostbyname(where.hostname))
-        return Reach(published_at=LOOPBACK)
-
-    def _isolated_network(self, program: Program) -> str:
-        """A network without a way out, over which only the engine's machine reaches the container."""
+    def reach(self, program: Program) -> Reach:
+        """How this process will get to the server *program* in its container; an isolated one has its own network."""
+        if not program.is_isolated:
+            return self._reach
         if self._reach.published_at not in {LOOPBACK, ""}:
             raise RunnerFailed(
                 "EnableNetworkIsolation: a server without network can only be reached on the Docker engine's own "
                 f"machine, and this one is at {self._reach.published_at}."
             )
-        name = self._make_network(program.label, is_isolated=True)
-        if own := _own_container():
-            self.client.connect_container_to_network(own, name)
-        return name
+        network = self.open_network(program.label, program.name, is_isolated=True)
+        if self._reach.network:
+            self.client.connect_container_to_network(_own_container(), network)
+        return Reach(network=network)
 
-    def _make_network(self, label: str, *, is_isolated: bool) -> str:
-        name = f"greenroom-{os.urandom(6).hex()}"
-        self.client.create_network(name, labels={RUN_LABEL: label}, internal=is_isolated)
-        return name
+    @cached_property
+    def _reach(self) -> Reach:
+        own = _own_container()
+        if own:
+            with suppress(NotFound):  # Another engine's container.
+                networks = self.client.inspect_container(own)["NetworkSettings"]["Networks"]
+                if network := next(iter(networks.keys() - {"host", "none"}), ""):
+                    return Reach(network=network)
+        where = urlsplit(os.environ.get("DOCKER_HOST") or ContextAPI.kwargs_from_context().get("base_url", ""))
+        if where.hostname and where.scheme in {"tcp", "http", "https", "ssh"}:
+            return Reach(published_at=socket.gethostbyname(where.hostname))
+        return Reach(published_at=LOOPBACK)
 
     def _find_image(self, name: str) -> dict[str, Any]:
         spellings = list(spellings_of(name))
@@ -154,6 +166,21 @@ class DockerRunner(Runner):
         )
 
 
+class _LongLived(HTTPAdapter):
+    """Connections to an engine elsewhere that wait for a container's end for days: kept open, and missed when gone."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        probes = {"SO_KEEPALIVE": 1, "TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+        chosen = [
+            (socket.SOL_SOCKET if name.startswith("SO_") else socket.IPPROTO_TCP, getattr(socket, name), value)
+            for name, value in probes.items()
+            if hasattr(socket, name)  # Not every system has them all.
+        ]
+        super().init_poolmanager(
+            *arguments, socket_options=[*HTTPConnection.default_socket_options, *chosen], **options
+        )
+
+
 class _Container(Running):
     def __init__(self, runner: DockerRunner, program: Program, image: dict[str, Any]) -> None:
         self._runner = runner
@@ -163,26 +190,25 @@ class _Container(Running):
         host = f"-{program.host}" if program.host else ""
         self._name = f"greenroom-{program.name}{host}-{os.urandom(4).hex()}"
         self._volume = f"{self._name}-model" if program.serves else ""
+        self._reach = Reach()
         self._address = ("", 0)
         self._ended = threading.Event()
         self._code = 0
         self._lost: Exception | None = None
 
-    def create(self, reach: Reach) -> None:
+    def create(self) -> None:
         """Make the container with its files in it."""
         image = self._image["Id"]
         if self._volume:
-            filler = containers.filler_document(self._program, image=image, volume=self._volume)
-            made = self._client.create_container_from_config(filler)["Id"]  # type: ignore[no-untyped-call]
-            self._put(made, "/opt/ml/model", archives.tar(self._program.root / "model"))
-            self._client.remove_container(made)
+            self._reach = self._runner.reach(self._program)
+            self._fill(image)
         document = containers.create_document(
             self._program,
             image=image,
             volume=self._volume,
             settings=self._runner.settings,
             machine=self._runner.machine,
-            reach=reach,
+            reach=self._reach,
         )
         self._client.create_container_from_config(document, self._name)  # type: ignore[no-untyped-call]
         if not self._volume:
@@ -193,7 +219,6 @@ class _Container(Running):
             asked = document | {"Image": self._program.image}
             shown = containers.command(asked, f"{self._name}-by-hand", self._program.root)
             self._note(shown)
-        self._network = reach.network
 
     def start(self) -> None:
         """Let it run; its output goes to the log."""
@@ -230,16 +255,19 @@ class _Container(Running):
 
     def diagnosis(self) -> str:
         try:
-            state = self._client.inspect_container(self._name)["State"]
+            container = self._client.inspect_container(self._name)
         except (DockerException, RequestException):
             return ""
-        if state.get("OOMKilled"):
-            limit = self._client.inspect_container(self._name)["HostConfig"]["Memory"] // 1024**2
+        if container["State"].get("OOMKilled"):
+            limit = container["HostConfig"]["Memory"] // 1024**2
             return (
                 f"out of memory: the container was killed at its limit of {limit} MiB; use an instance type with more "
                 "memory, or raise docker.memory_mib"
             )
-        return self._foreign() if self._code in _CANNOT_EXECUTE else ""
+        last_words = tail(self._program.log_path)
+        if _FOREIGN in last_words and (foreign := self._foreign()):
+            return f"{_FOREIGN}: {foreign}"
+        return _DISK_FULL if NO_SPACE in last_words else ""
 
     def collect(self) -> None:
         for folder in self._program.outputs:
@@ -266,6 +294,9 @@ class _Container(Running):
         if self._volume:
             with suppress(DockerException, RequestException):
                 self._client.remove_volume(self._volume)
+            if self._program.is_isolated and self._reach.network:
+                with suppress(DockerException, RequestException):
+                    self._runner.close_network(self._reach.network)
 
     @property
     def _is_debugged(self) -> bool:
@@ -283,7 +314,7 @@ class _Container(Running):
 
     def _unstartable(self, explanation: str) -> str:
         image = self._program.image
-        if foreign := self._foreign():
+        if _FOREIGN in explanation and (foreign := self._foreign()):
             return f"image {image!r}: {foreign}."
         wanted = [*self._program.entrypoint, *self._program.arguments] or [self._program.argument]
         return (
@@ -296,7 +327,19 @@ class _Container(Running):
         theirs, ours = self._image.get("Architecture", ""), self._runner.architecture
         if theirs == ours:
             return ""
-        return f"it is for {theirs} and the Docker engine's machine is {ours}; build it with --platform linux/{ours}"
+        return (
+            f"the image is for {theirs} and the Docker engine's machine is {ours}; build it with --platform "
+            f"linux/{ours}"
+        )
+
+    def _fill(self, image: str) -> None:
+        """Make the volume, with the model in it."""
+        document = containers.filler_document(self._program, image=image, volume=self._volume)
+        filler = self._client.create_container_from_config(document)["Id"]  # type: ignore[no-untyped-call]
+        try:
+            self._put(filler, "/opt/ml/model", archives.tar(self._program.root / "model"))
+        finally:
+            self._client.remove_container(filler)
 
     def _put(self, container: str, folder: str, chunks: Iterable[bytes]) -> None:
         self._client.put_archive(container, folder, chunks)
@@ -312,15 +355,18 @@ class _Container(Running):
     def _watch(self, reader: threading.Thread) -> None:
         try:
             self._code = self._client.wait(self._name, timeout=None)["StatusCode"]
+            # An engine that is being stopped ends its containers after it has closed its doors: then the code, which
+            # may well be 0, says nothing of the program.
+            self._client.inspect_container(self._name)
         except (DockerException, RequestException) as exc:
             self._lost = exc
         reader.join(_LAST_OUTPUT_SECONDS)
         self._ended.set()
 
     def _find_address(self) -> Address:
-        if self._network:
+        if self._reach.network:
             found = self._client.inspect_container(self._name)["NetworkSettings"]
-            return found["Networks"][self._network]["IPAddress"], SERVING_PORT
+            return found["Networks"][self._reach.network]["IPAddress"], SERVING_PORT
         return self._published(SERVING_PORT)
 
     def _published(self, port: int) -> Address:
@@ -333,7 +379,10 @@ class _Container(Running):
 def connect() -> APIClient:
     """The engine that ``DOCKER_HOST`` or the current context names."""
     where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
-    return APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
+    client = APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
+    if client.base_url.startswith(("http://", "https://")):  # Not a socket, a pipe or SSH.
+        client.mount(client.base_url, _LongLived())
+    return client
 
 
 @contextmanager
@@ -346,7 +395,9 @@ def answering(tried: str) -> Iterator[None]:
     try:
         yield
     except APIError as exc:
-        raise RunnerFailed(f"the Docker engine could not {tried}: {exc.explanation or exc}") from exc
+        explanation = str(exc.explanation or exc)
+        hint = f" ({_DISK_FULL})" if NO_SPACE.lower() in explanation.lower() else ""
+        raise RunnerFailed(f"the Docker engine could not {tried}: {explanation}{hint}") from exc
     except (DockerException, RequestException) as exc:
         raise RunnerFailed(
             f"the Docker engine does not answer (it was to {tried}): {exc}. 'docker info' should answer; start the "

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from backends.engine.logs import tail
 from backends.engine.runners.base import (
     DUMMY_CREDENTIALS,
+    NO_SPACE,
     Address,
     ImageMissing,
     Program,
@@ -65,7 +67,7 @@ class ProcessRunner(Runner):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return _RunningProcess(process, port)
+        return _RunningProcess(process, port, program.log_path)
 
     def sweep(self, label: str) -> int:
         ended: set[int] = set()
@@ -92,9 +94,10 @@ class ProcessRunner(Runner):
 
 
 class _RunningProcess(Running):
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
         self._process = process
         self._port = port
+        self._log_path = log_path
         self._ended = threading.Event()
         self._is_swept = False
         # A thread in waitpid notices the end at once, where Popen.wait(timeout) would look every 50 ms.
@@ -109,6 +112,11 @@ class _RunningProcess(Running):
             return None
         code = self._process.returncode
         return code if code >= 0 else 128 - code
+
+    def diagnosis(self) -> str:
+        if NO_SPACE in tail(self._log_path):
+            return f"the disk is full: make room for {self._log_path.parent}, then run it again"
+        return ""
 
     def collect(self) -> None:
         pass  # The program wrote where it belongs.
