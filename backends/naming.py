@@ -3,8 +3,8 @@
 Source: the SageMaker API model's patterns (TrainingJobName, ModelName, EndpointName …).
 """
 
+import os
 import re
-import secrets
 from datetime import UTC, datetime
 
 from backends.errors import InvalidSpec
@@ -33,7 +33,7 @@ def check_name(kind: str, name: str) -> str:
 def fresh_name(stem: str) -> str:
     """A name that has not been used: *stem*, the UTC time to the second, four random hex digits."""
     moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return check_name("job", f"{stem[:40].rstrip('-')}-{moment}-{secrets.token_hex(2)}")
+    return check_name("job", f"{stem[:40].rstrip('-')}-{moment}-{os.urandom(2).hex()}")
 
 
 def arn(region: str, account: str, kind: str, name: str) -> str:
@@ -72,3 +72,8 @@ def split_uri(uri: str, *, key_required: bool = True) -> tuple[str, str]:
 def join_uri(prefix: str, *parts: str) -> str:
     """Append *parts* to the URI *prefix* with single slashes; a slash at its end is not doubled."""
     return "/".join([prefix.rstrip("/"), *parts])
+
+
+def training_output_uri(prefix: str, job_name: str, file_name: str) -> str:
+    """Where SageMaker puts *file_name* among a training job's outputs below its S3OutputPath (contract A.8)."""
+    return join_uri(prefix, job_name, "output", file_name)

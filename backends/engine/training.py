@@ -22,7 +22,7 @@ from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
 from backends.errors import BackendError, NotFound
-from backends.naming import join_uri, split_uri
+from backends.naming import split_uri, training_output_uri
 from backends.sagemaker.readings import ServiceError
 
 _RUNTIME_RANGE = ("StoppingCondition.MaxRuntimeInSeconds", 1, 28 * 86_400)
@@ -71,7 +71,7 @@ def describe(site: Site, request: Document) -> Document:
         "SecondaryStatusTransitions": transitions,
         "CreationTime": job.created,
         "LastModifiedTime": transitions[-1]["StartTime"],
-        "ModelArtifacts": {"S3ModelArtifacts": artifact_uri(job.request)},
+        "ModelArtifacts": {"S3ModelArtifacts": _artifact_uri(job.request)},
         "ProfilingStatus": "Disabled",
     }
     for member in ("FailureReason", "TrainingStartTime", "TrainingEndTime", "FinalMetricDataList"):
@@ -117,21 +117,16 @@ def listing(site: Site, request: Document) -> Document:
     )
 
 
-def artifact_uri(request: Document) -> str:
-    """Where the job's model.tar.gz goes; known before the job has run (A.8)."""
-    return output_uri(request, "model.tar.gz")
-
-
-def output_uri(request: Document, file_name: str) -> str:
-    """Where SageMaker puts *file_name* among the job's outputs."""
-    return join_uri(request["OutputDataConfig"]["S3OutputPath"], request["TrainingJobName"], "output", file_name)
-
-
 def _find(site: Site, request: Document) -> Resource:
     job = site.state.find(TRAINING, required_name(request, "TrainingJobName"))
     if job is None:
         raise refuse("Requested resource not found.")
     return job
+
+
+def _artifact_uri(request: Document) -> str:
+    """Where the job's model.tar.gz goes; known before the job has run."""
+    return training_output_uri(request["OutputDataConfig"]["S3OutputPath"], request["TrainingJobName"], "model.tar.gz")
 
 
 def _taken(site: Site, name: str) -> ServiceError:

@@ -9,8 +9,8 @@ from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource
-from backends.engine.training import output_uri
 from backends.errors import BackendError
+from backends.naming import training_output_uri
 from backends.stores import stream_of
 
 _REASON_LIMIT_CHARS = 1024
@@ -207,7 +207,8 @@ class _TrainingRun:
             if (host.root / folder).is_dir():
                 layout.merge(host.root / folder, source)
         if even_if_empty or any(source.iterdir()):
-            uri = output_uri(self._request, file_name)
+            prefix = self._request["OutputDataConfig"]["S3OutputPath"]
+            uri = training_output_uri(prefix, self._job.name, file_name)
             from backends.engine import archives  # noqa: PLC0415  see _train
 
             with stream_of(archives.pack(source)) as archive:

@@ -26,7 +26,6 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -192,7 +191,7 @@ class FileStore(ObjectStore):
 
     def _create_locked(self) -> tuple[str, int]:
         while True:
-            blob = secrets.token_hex(16)
+            blob = os.urandom(16).hex()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self._incoming / blob, flags, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
