@@ -41,7 +41,7 @@ def create(site: Site, request: Document) -> Document:
     name = required_name(request, "TransformJobName")
     if site.state.find(TRANSFORM, name):
         raise _taken(site, name)
-    supervisor = Supervisor(site.settings)  # It loads while the request is checked.
+    supervisor = Supervisor(site.nursery)
     try:
         _check(site, request)
         model = find(site, MODEL, required_name(request, "ModelName"))
