@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -237,16 +238,8 @@ class _Container(Running):
         return self._foreign() if self._code in _CANNOT_EXECUTE else ""
 
     def collect(self) -> None:
-        for folder in ("model", "output"):
-            target = self._program.root / folder
-            layout.remove(target)
-            target.mkdir()
-            with _answering(f"give back /opt/ml/{folder}"):
-                try:
-                    chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
-                except NotFound:
-                    continue  # The program has removed it.
-                archives.receive(chunks, target, origin=f"/opt/ml/{folder}")
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(self._fetch, ("model", "output")))
 
     def terminate(self) -> None:
         self._signal("SIGTERM")
@@ -284,6 +277,14 @@ class _Container(Running):
         if theirs == ours:
             return ""
         return f"it is for {theirs} and the Docker engine's machine is {ours}; build it with --platform linux/{ours}"
+
+    def _fetch(self, folder: str) -> None:
+        target = self._program.root / folder
+        layout.remove(target)
+        target.mkdir()
+        with _answering(f"give back /opt/ml/{folder}"), suppress(NotFound):  # The program may have removed it.
+            chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
+            archives.receive(chunks, target, origin=f"/opt/ml/{folder}")
 
     def _put(self, container: str, folder: str, chunks: Iterable[bytes]) -> None:
         self._client.put_archive(container, folder, chunks)
