@@ -1,4 +1,4 @@
-"""The memory of a batch transform: the largest resident size of its supervisor (VmHWM, so Linux), by size of the input."""
+"""The memory of a batch transform: the largest resident size of its supervisor, by size of the input (Linux)."""
 
 import re
 import sys
