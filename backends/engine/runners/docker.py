@@ -164,6 +164,7 @@ class _Container(Running):
         host = f"-{program.host}" if program.host else ""
         self._name = f"greenroom-{program.name}{host}-{os.urandom(4).hex()}"
         self._volume = f"{self._name}-model" if program.serves else ""
+        self._filler = ""
         self._address = ("", 0)
         self._ended = threading.Event()
         self._code = 0
@@ -174,9 +175,8 @@ class _Container(Running):
         image = self._image["Id"]
         if self._volume:
             filler = containers.filler_document(self._program, image=image, volume=self._volume)
-            made = self._client.create_container_from_config(filler)["Id"]  # type: ignore[no-untyped-call]
-            self._put(made, "/opt/ml/model", archives.tar(self._program.root / "model"))
-            self._client.remove_container(made)
+            self._filler = self._client.create_container_from_config(filler)["Id"]  # type: ignore[no-untyped-call]
+            self._put(self._filler, "/opt/ml/model", archives.tar(self._program.root / "model"))
         document = containers.create_document(
             self._program,
             image=image,
@@ -209,6 +209,7 @@ class _Container(Running):
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
         if self._program.serves:
             self._address = self._find_address()
+            self._remove_filler()  # Now, for the server needs a moment to start in any case.
 
     @property
     def address(self) -> Address:
@@ -251,9 +252,16 @@ class _Container(Running):
         # What cannot be removed now is swept later by its label.
         with suppress(DockerException, RequestException):
             self._client.remove_container(self._name, force=True, v=True)
+        self._remove_filler()
         if self._volume:
             with suppress(DockerException, RequestException):
                 self._client.remove_volume(self._volume)
+
+    def _remove_filler(self) -> None:
+        if self._filler:
+            with suppress(DockerException, RequestException):
+                self._client.remove_container(self._filler)
+            self._filler = ""
 
     def _signal(self, name: str) -> None:
         if self._ended.is_set():
