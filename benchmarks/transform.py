@@ -117,6 +117,8 @@ def job_seconds(backend: Backend, image: str, strategy: Strategy, name: str, bus
     )
     logs = backend.transform.log_lines  # type: ignore[attr-defined]  # the local backend has logs
     while not any("MaxConcurrentTransforms" in line for line in logs(name)):
+        if backend.transform.status(name).state.is_terminal:
+            break  # It failed, as finish() will say.
         time.sleep(0.002)
     began = time.perf_counter()
     backend.transform.finish(name, timeout_seconds=600)
