@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from backends.base import Backend
@@ -76,12 +77,13 @@ def _port(backend: Backend) -> int:
     """Where the container listens, found as a stranger would: it is the one that asks for this port."""
     import psutil  # noqa: PLC0415
 
-    (place,) = [
-        process.environ()["SAGEMAKER_BIND_TO_PORT"]
-        for process in psutil.process_iter()
-        if "/serve" in " ".join(process.cmdline()) and backend.place.split()[-1].strip("()") in str(process.environ())
-    ]
-    return int(place)
+    home = backend.place.split()[-1].strip("()")
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            environment = process.environ()
+            if "/serve" in " ".join(process.cmdline()) and home in str(environment):
+                return int(environment["SAGEMAKER_BIND_TO_PORT"])
+    raise LookupError("the container's process is not there")
 
 
 def bare_call(port: int, method: str = "POST", path: str = "/invocations") -> Callable[[], None]:
