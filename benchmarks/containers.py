@@ -32,7 +32,7 @@ ROUNDS = 5
 SDK_ROUNDS = 2
 CALLS = 450
 SDK_CALLS = 50
-ROWS = {Strategy.SINGLE_RECORD: 3_000, Strategy.MULTI_RECORD: 100_000}
+ROWS = {Strategy.SINGLE_RECORD: 3_000, Strategy.MULTI_RECORD: 400_000}
 # Its time for many rows less its time for few is that of the difference: its container's start and end are not counted.
 SDK_ROWS = {Strategy.SINGLE_RECORD: (10, 110), Strategy.MULTI_RECORD: (10, 10_010)}
 
