@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from backends.engine import channels, layout
+from backends.engine import channels, layout, script_mode
 from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
@@ -108,6 +108,8 @@ class _TrainingRun:
                 folder = host.root / "input" / "data" / channel["ChannelName"]
                 share = (number, len(self._hosts)) if is_sharded else (0, 1)
                 channels.download(self._site.store, source["S3Uri"], folder, share=share)
+        for host in self._hosts:
+            script_mode.place_code(self._site.store, self._request, host.root)
         self._raise_if_stopped()
 
     def _train(self) -> _Ending:
