@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-localstack check fix bench lock clean help
+.PHONY: demo test test-localstack check fix bench bench-docker lock clean help
 
 help:
 	@echo "make demo    the whole pipeline on this machine, then the page at http://127.0.0.1:8000"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   format, lint, types, import rules"
 	@echo "make fix     format and repair what can be repaired"
 	@echo "make bench   what it costs, written to benchmarks/results and docs/performance.md"
+	@echo "make bench-docker   the same for Docker, beside the SageMaker SDK's local mode, which it installs"
 	@echo "make lock    work out requirements.lock anew (needs uv)"
 	@echo "make clean   remove what was built or downloaded, and the demo's state"
 
@@ -45,6 +46,11 @@ fix: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Needs a Docker engine (scripts/docker-engine.sh) and the base image (scripts/base-image.sh makes a stand-in).
+bench-docker: $(READY)
+	scripts/sdk-local-mode.sh
+	$(BIN)/python -m benchmarks.run --suite docker-figures
 
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from backends.base import Backend, Endpoints, ObjectStore, TrainingJobs, TransformJobs
 from backends.engine import filters, records
 from backends.errors import AlreadyExists, BackendError, InvalidSpec, ModelError, NotFound
-from backends.naming import check_name, join_uri, split_uri
+from backends.naming import check_name, join_uri, split_uri, training_output_uri
 from backends.specs import (
     EndpointSpec,
     EndpointState,
@@ -260,7 +260,7 @@ class _Training(TrainingJobs):
             for channel in spec.channels
         }
         run = TrainingRun(channels, spec.hyperparameters, job.stopping, job.log)
-        artifact = join_uri(spec.output_uri, spec.name, "output", "model.tar.gz")
+        artifact = training_output_uri(spec.output_uri, spec.name, "model.tar.gz")
         try:
             image.train(run)
         except ProgramFailed as exc:

@@ -4,7 +4,9 @@ import http.client
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from backends.base import Backend
@@ -49,11 +51,15 @@ def measure() -> dict[str, float]:
         backend.endpoints.wait_in_service(name, timeout_seconds=60)
         port = _port(backend)
         try:
-            rounds = [(_bare(port, CALLS // 3), _through(backend, name, CALLS // 3)) for _ in range(3)]
+
+            def invoke() -> None:
+                backend.endpoints.invoke(name, BODY, content_type="text/csv")
+
+            rounds = [(times_of(bare_call(port), CALLS // 3), times_of(invoke, CALLS // 3)) for _ in range(3)]
             bare = sorted(one for first, _ in rounds for one in first)
             through = sorted(one for _, second in rounds for one in second)
-            bare_rate = _rate(lambda: _bare(port, CALLS // 3))
-            through_rate = _rate(lambda: _through(backend, name, CALLS // 3))
+            bare_rate = rate_of(lambda: bare_call(port), CALLS // 3)
+            through_rate = rate_of(lambda: invoke, CALLS // 3)
         finally:
             backend.endpoints.delete(name)
             backend.endpoints.wait_deleted(name, timeout_seconds=60)
@@ -71,41 +77,46 @@ def _port(backend: Backend) -> int:
     """Where the container listens, found as a stranger would: it is the one that asks for this port."""
     import psutil  # noqa: PLC0415
 
-    (place,) = [
-        process.environ()["SAGEMAKER_BIND_TO_PORT"]
-        for process in psutil.process_iter()
-        if "/serve" in " ".join(process.cmdline()) and backend.place.split()[-1].strip("()") in str(process.environ())
-    ]
-    return int(place)
+    home = backend.place.split()[-1].strip("()")
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            environment = process.environ()
+            if "/serve" in " ".join(process.cmdline()) and home in str(environment):
+                return int(environment["SAGEMAKER_BIND_TO_PORT"])
+    raise LookupError("the container's process is not there")
 
 
-def _bare(port: int, calls: int) -> list[float]:
+def bare_call(port: int, method: str = "POST", path: str = "/invocations") -> Callable[[], None]:
+    """One request to the container over a connection of its own that stays open, as a function."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
+
+    def call() -> None:
+        try:
+            connection.request(method, path, body=BODY, headers={"Content-Type": "text/csv"})
+            connection.getresponse().read()
+        except OSError:
+            connection.close()
+            raise
+
+    return call
+
+
+def times_of(call: Callable[[], None], calls: int) -> list[float]:
+    """Milliseconds of each call, one after the other."""
     times = []
     for _ in range(calls):
         began = time.perf_counter()
-        connection.request("POST", "/invocations", body=BODY, headers={"Content-Type": "text/csv"})
-        connection.getresponse().read()
-        times.append(1000 * (time.perf_counter() - began))
-    connection.close()
-    return times
-
-
-def _through(backend: Backend, name: str, calls: int) -> list[float]:
-    times = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        backend.endpoints.invoke(name, BODY, content_type="text/csv")
+        call()
         times.append(1000 * (time.perf_counter() - began))
     return times
 
 
-def _rate(run: object) -> float:
-    assert callable(run)
+def rate_of(make_call: Callable[[], Callable[[], None]], calls: int) -> float:
+    """Calls per second of :data:`CLIENTS` clients, each of which makes *calls*."""
     began = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
-        calls = sum(len(times) for times in pool.map(lambda _: run(), range(CLIENTS)))
-    return calls / (time.perf_counter() - began)
+        total = sum(len(times) for times in pool.map(lambda _: times_of(make_call(), calls), range(CLIENTS)))
+    return total / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":

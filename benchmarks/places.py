@@ -1,6 +1,7 @@
 """A local backend in a folder of its own, and images made of a few lines of Python, for the benchmarks."""
 
 import io
+import socket
 import sys
 import tarfile
 import tempfile
@@ -17,7 +18,7 @@ BUCKET = "benchmark"
 # A server with a thread for each connection that answers each line with a number: at once, or after the time that
 # a small model would take (MODEL_US microseconds for a request and MODEL_ROW_US for each of its lines).
 SERVE = """
-import os, socket, time
+import os, signal, socket, time
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 
 BUSY = int(os.environ.get("MODEL_US", 0)), int(os.environ.get("MODEL_ROW_US", 0))
@@ -52,7 +53,9 @@ class Server(ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
 
-Server(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # A container's first process has to ask for it.
+PORT = os.environ.get("SAGEMAKER_BIND_TO_PORT")
+Server(("127.0.0.1", int(PORT)) if PORT else ("", 8080), Handler).serve_forever()
 """
 
 
@@ -80,3 +83,11 @@ def plant_model(backend: Backend) -> str:
     uri = f"s3://{BUCKET}/model.tar.gz"
     backend.store.put(uri, buffer.getvalue())
     return uri
+
+
+def free_port() -> int:
+    """A port on which nothing listens now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,4 +1,4 @@
-"""Runs every benchmark, writes ``results/<date>.json`` and the table in ``docs/performance.md``.
+"""Runs a suite of benchmarks, writes ``results/<date>-<suite>.json`` and its table in ``docs/performance.md``.
 
 Each module beside this one has ``figures() -> list[Figure]``: what was measured, beside its peer or limit from the same
 run. Absolute numbers are of the machine named; the ratios are what is claimed.
@@ -16,38 +16,43 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-MODULES = (
-    "training_overhead",
-    "invoke",
-    "transform",
-    "transform_memory",
-    "application",
-    "model",
-    "page",
-    "s3",
-    "startup",
-)
-MARKS = ("<!-- figures -->", "<!-- end of figures -->")
+SUITES = {
+    "figures": (
+        "training_overhead",
+        "invoke",
+        "transform",
+        "transform_memory",
+        "application",
+        "model",
+        "page",
+        "s3",
+        "startup",
+    ),
+    "docker-figures": ("containers",),
+}
 
 
 def main() -> None:
-    """Run the benchmarks named on the command line, or all."""
+    """Run a suite, or only the benchmarks named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", help="only these")
-    wanted = parser.parse_args().modules or MODULES
+    parser.add_argument("modules", nargs="*", help="only these, printed")
+    parser.add_argument("--suite", choices=SUITES, default="figures", help="written to docs/performance.md")
+    chosen = parser.parse_args()
+    wanted = chosen.modules or SUITES[chosen.suite]
     figures: dict[str, Any] = {}
     for name in wanted:
         print(f"== {name}", file=sys.stderr)
         figures[name] = importlib.import_module(f"benchmarks.{name}").figures()
     moment = datetime.now(UTC)
+    document = {"when": moment.isoformat(timespec="seconds"), "machine": machine(), "figures": figures}
+    text = json.dumps(document, indent=2) + "\n"
+    if chosen.modules:
+        print(text)
+        return
     results = HERE / "results"
     results.mkdir(exist_ok=True)
-    document = {"when": moment.isoformat(timespec="seconds"), "machine": machine(), "figures": figures}
-    if set(wanted) == set(MODULES):
-        (results / f"{moment:%Y-%m-%d}.json").write_text(json.dumps(document, indent=2) + "\n")
-        publish(document)
-    else:
-        print(json.dumps(document, indent=2))
+    (results / f"{moment:%Y-%m-%d}-{chosen.suite}.json").write_text(text)
+    publish(document, chosen.suite)
 
 
 def machine() -> dict[str, Any]:
@@ -64,8 +69,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(document: dict[str, Any]) -> None:
-    """Put the figures between the marks of docs/performance.md."""
+def publish(document: dict[str, Any], suite: str) -> None:
+    """Put the figures between the suite's marks in docs/performance.md."""
+    begin, end = f"<!-- {suite} -->", f"<!-- end of {suite} -->"
     described = document["machine"]
     cores = f"{described['cores']} cores ({described['cpu']})"
     lines = [
@@ -78,9 +84,9 @@ def publish(document: dict[str, Any]) -> None:
         lines += [
             f"| {row['what']} | {row['ours']} | {row['peer']} | {row['ratio']} | {row['target']} |" for row in rows
         ]
-    before, rest = DOCUMENT.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    DOCUMENT.write_text(before + "\n".join([MARKS[0], "", *lines, "", MARKS[1]]) + after)
+    before, rest = DOCUMENT.read_text().split(begin)
+    after = rest.split(end)[1]
+    DOCUMENT.write_text(before + "\n".join([begin, "", *lines, "", end]) + after)
 
 
 def _cpuinfo() -> list[str]:

@@ -63,8 +63,8 @@ def measure() -> dict[str, float]:
                 ideal, job = [], []
                 for number in range(3):
                     with _server(image, busy):
-                        ideal.append(rows / _ideal(_bodies(strategy, rows)))
-                    job.append(rows / _job(backend, strategy, f"{kind}-{strategy}-{number}", busy))
+                        ideal.append(rows / ideal_seconds(bodies(strategy, rows), PORT))
+                    job.append(rows / job_seconds(backend, "image", strategy, f"{kind}-{strategy}-{number}", busy))
                 name = f"{kind}_{'single' if strategy is Strategy.SINGLE_RECORD else 'multi'}"
                 figures[f"{name}_ideal_rows_per_second"] = statistics.median(ideal)
                 figures[f"{name}_transform_rows_per_second"] = statistics.median(job)
@@ -72,18 +72,19 @@ def measure() -> dict[str, float]:
     return figures
 
 
-def _bodies(strategy: Strategy, rows: int) -> list[bytes]:
+def bodies(strategy: Strategy, rows: int) -> list[bytes]:
+    """What an ideal client sends for *rows* times :data:`ROW`."""
     if strategy is Strategy.SINGLE_RECORD:
         return [ROW.rstrip(b"\n")] * rows
     per_body = PAYLOAD_BYTES // len(ROW)
     return [ROW * min(per_body, rows - start) for start in range(0, rows, per_body)]
 
 
-def _ideal(bodies: list[bytes]) -> float:
-    """Seconds until all *bodies* are answered, by threads that do nothing else."""
+def ideal_seconds(bodies: list[bytes], port: int) -> float:
+    """How long it takes until all *bodies* are answered at *port*, by threads that do nothing else."""
 
     def work(mine: list[bytes]) -> int:
-        connection = http.client.HTTPConnection("127.0.0.1", PORT)
+        connection = http.client.HTTPConnection("127.0.0.1", port)
         size = 0
         for body in mine:
             connection.request("POST", "/invocations", body=body, headers={"Content-Type": "text/csv"})
@@ -97,12 +98,12 @@ def _ideal(bodies: list[bytes]) -> float:
     return time.perf_counter() - began
 
 
-def _job(backend: Backend, strategy: Strategy, name: str, busy: dict[str, str]) -> float:
-    """Seconds from the first request (the data log's first line) to the job's end."""
+def job_seconds(backend: Backend, image: str, strategy: Strategy, name: str, busy: dict[str, str]) -> float:
+    """The time from the first request (the data log's first line) to the job's end."""
     backend.transform.start(
         TransformSpec(
             name=name,
-            model=ModelSpec(image="image", artifact_uri=plant_model(backend)),
+            model=ModelSpec(image=image, artifact_uri=plant_model(backend)),
             input_uri=f"s3://{BUCKET}/{strategy}/",
             output_uri=f"s3://{BUCKET}/out/{name}",
             content_type="text/csv",
@@ -116,6 +117,8 @@ def _job(backend: Backend, strategy: Strategy, name: str, busy: dict[str, str]) 
     )
     logs = backend.transform.log_lines  # type: ignore[attr-defined]  # the local backend has logs
     while not any("MaxConcurrentTransforms" in line for line in logs(name)):
+        if backend.transform.status(name).state.is_terminal:
+            break  # It failed, as finish() will say.
         time.sleep(0.002)
     began = time.perf_counter()
     backend.transform.finish(name, timeout_seconds=600)

@@ -2,6 +2,7 @@
 
 import http.client
 import queue
+import re
 import select
 import socket
 import time
@@ -12,6 +13,7 @@ from typing import BinaryIO
 _USER_AGENT = "AHC/2.0"  # What a container sees of SageMaker's hosting (contract B.1).
 _PIECE_BYTES = 1 << 16
 _OK = range(200, 300)
+_LINE_BREAK = re.compile(r"[\r\n]")
 
 
 class NoAnswer(Exception):
@@ -32,11 +34,14 @@ class Answer:
 
 
 class Exchange:
-    """Sends requests to one address, a host and a port."""
+    """Sends requests to one address, a host and a port.
+
+    A request is written in one piece, which http.client does not do; its reply is read by http.client.
+    """
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
-        self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
+        self._idle: queue.LifoQueue[socket.socket] = queue.LifoQueue()
         self._is_closed = False
 
     def send(
@@ -44,7 +49,7 @@ class Exchange:
         method: str,
         path: str,
         *,
-        body: bytes | Iterable[bytes] | None = None,
+        body: bytes | Iterable[bytes] = b"",
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
         answer_limit_bytes: int | None = None,
@@ -59,20 +64,27 @@ class Exchange:
             TimedOut: it took longer.
             NoAnswer: no whole answer came, or one over *answer_limit_bytes*.
         """
-        connection = self._connection(timeout_seconds)
+        sock: socket.socket | None = None
         try:
-            connection.request(method, path, body=body, headers={"User-Agent": _USER_AGENT, **(headers or {})})
-            answer = _receive(connection, time.monotonic() + timeout_seconds, answer_limit_bytes, sink)
-        except TimeoutError as exc:
-            connection.close()
-            raise TimedOut(f"no answer within {timeout_seconds:g} s") from exc
-        except (OSError, http.client.HTTPException) as exc:
-            connection.close()
-            raise NoAnswer(str(exc) or type(exc).__name__) from exc
-        except BaseException:
-            connection.close()
+            sock = self._connection(timeout_seconds)
+            _write(sock, self._head(method, path, headers or {}), body if method != "GET" else None)
+            deadline = time.monotonic() + timeout_seconds
+            with http.client.HTTPResponse(sock, method=method) as response:
+                response.begin()
+                answer = _receive(response, sock, deadline, answer_limit_bytes, sink)
+                stays_open = not response.will_close
+        except BaseException as exc:
+            if sock is not None:
+                sock.close()
+            if isinstance(exc, TimeoutError):
+                raise TimedOut(f"no answer within {timeout_seconds:g} s") from exc
+            if isinstance(exc, (OSError, http.client.HTTPException)):
+                raise NoAnswer(str(exc) or type(exc).__name__) from exc
             raise
-        self._idle.put(connection)
+        if stays_open:
+            self._idle.put(sock)
+        else:
+            sock.close()
         if self._is_closed:
             self.close()
         return answer
@@ -86,45 +98,73 @@ class Exchange:
             except queue.Empty:
                 return
 
-    def _connection(self, timeout_seconds: float) -> http.client.HTTPConnection:
+    def _connection(self, timeout_seconds: float) -> socket.socket:
         """An idle connection that the server still holds open, else a new one."""
         while True:
             try:
-                connection = self._idle.get_nowait()
+                sock = self._idle.get_nowait()
             except queue.Empty:
-                return http.client.HTTPConnection(*self.address, timeout=timeout_seconds)
-            connection.timeout = timeout_seconds
-            # No socket: the server asked for the connection's end; the next request opens another.
-            if connection.sock is None:
-                return connection
-            if not _has_input(connection.sock):
-                connection.sock.settimeout(timeout_seconds)
-                return connection
-            connection.close()
+                sock = socket.create_connection(self.address, timeout_seconds)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                return sock
+            if not _has_input(sock):
+                sock.settimeout(timeout_seconds)
+                return sock
+            sock.close()
+
+    def _head(self, method: str, path: str, headers: Mapping[str, str]) -> str:
+        """The request's first lines, without those that say how its body ends."""
+        host, port = self.address
+        lines = {"Host": f"{host}:{port}", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
+        for value in headers.values():
+            if _LINE_BREAK.search(value):
+                raise ValueError(f"a header's value holds a line break: {value!r}")
+        return f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+
+def _write(sock: socket.socket, head: str, body: bytes | Iterable[bytes] | None) -> None:
+    if body is None:
+        sock.sendall(f"{head}\r\n".encode("latin-1"))
+        return
+    if isinstance(body, bytes):
+        start = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
+        if len(body) <= _PIECE_BYTES:
+            sock.sendall(start + body)
+        else:
+            sock.sendall(start)
+            sock.sendall(body)
+        return
+    sock.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode("latin-1"))
+    for chunk in body:
+        if chunk:  # An empty one would be the end.
+            sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+    sock.sendall(b"0\r\n\r\n")
 
 
 def _receive(
-    connection: http.client.HTTPConnection, deadline: float, limit_bytes: int | None, sink: BinaryIO | None
+    response: http.client.HTTPResponse,
+    sock: socket.socket,
+    deadline: float,
+    limit_bytes: int | None,
+    sink: BinaryIO | None,
 ) -> Answer:
-    sock = connection.sock  # Kept, for getresponse() lets go of it when the server wants the connection closed.
-    with connection.getresponse() as response:
-        stream_to = sink if response.status in _OK else None
-        pieces: list[bytes] = []
-        received, length = 0, response.length
-        while piece := _piece(response, None if length is None else length - received):
-            received += len(piece)
-            if limit_bytes is not None and received > limit_bytes:
-                raise http.client.HTTPException(f"its answer is larger than {limit_bytes} bytes")
-            if stream_to is None:
-                pieces.append(piece)
-            else:
-                stream_to.write(piece)
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise TimeoutError
-            sock.settimeout(remaining)
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, headers, b"".join(pieces))
+    stream_to = sink if response.status in _OK else None
+    pieces: list[bytes] = []
+    received, length = 0, response.length
+    while piece := _piece(response, None if length is None else length - received):
+        received += len(piece)
+        if limit_bytes is not None and received > limit_bytes:
+            raise http.client.HTTPException(f"its answer is larger than {limit_bytes} bytes")
+        if stream_to is None:
+            pieces.append(piece)
+        else:
+            stream_to.write(piece)
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        sock.settimeout(remaining)
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, headers, b"".join(pieces))
 
 
 def _piece(response: http.client.HTTPResponse, missing: int | None) -> bytes:

@@ -24,7 +24,7 @@ def create_endpoint(site: Site, request: Document) -> Document:
     name = required_name(request, "EndpointName")
     config = find(site, ENDPOINT_CONFIG, required_name(request, "EndpointConfigName"))
     variants = [variant_facts(site, variant) for variant in config.request["ProductionVariants"]]
-    supervisor = Supervisor(site.settings)
+    supervisor = Supervisor(site.nursery)
     facts = {
         "status": "Creating",
         "seat": supervisor.seat,

@@ -123,6 +123,7 @@ def _packed_lines(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Ba
             record += batch.record_count
             start = end
             yield batch
+            del batch  # Nobody needs it while the next one is made.
         del held[:start]
     if held:
         yield _packed(held, 0, len(held), record)

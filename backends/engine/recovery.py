@@ -79,7 +79,7 @@ def _take_over(site: Site, endpoint: Resource) -> None:
     dead = endpoint.facts["seat"]
     if not _sweep(site, dead):
         return
-    supervisor = Supervisor(replace(site.settings, runner=runner_of(dead)))
+    supervisor = Supervisor(site.nursery, runner=runner_of(dead))
 
     def change(facts: Document) -> bool:
         if facts["seat"] != dead or facts["status"] == "Deleting":

@@ -8,6 +8,7 @@ from backends.base import ObjectStore
 from backends.engine.runners import Runner, make_runner
 from backends.engine.settings import ACCOUNT, EngineSettings
 from backends.engine.state import Resource, State
+from backends.engine.supervision import Nursery
 from backends.naming import arn
 
 TRAINING = "training job"
@@ -34,6 +35,7 @@ class Site:
     state: State
     store: ObjectStore
     runner: Runner
+    nursery: Nursery
 
     def folder(self, resource: Resource) -> Path:
         """Where the files of one job or endpoint lie: never those of an earlier one of that name."""
@@ -63,6 +65,7 @@ class Site:
 
     def close(self) -> None:
         """Let go of the files that are held open."""
+        self.nursery.close()
         self.store.close()
         self.state.close()
 
@@ -75,6 +78,7 @@ def open_site(settings: EngineSettings) -> Site:
         state=State(settings.home / "state.db"),
         store=_open_store(settings),
         runner=make_runner(settings),
+        nursery=Nursery(settings),
     )
 
 

@@ -4,8 +4,12 @@ Each job and each endpoint is carried by a *supervisor*, a process of its own, s
 that asked for it ends. A supervisor is known by its *seat*: a file that it keeps locked as long as it lives. The
 kernel lets go of the lock however it dies, so liveness needs neither process ids nor heartbeats.
 
-The parent locks the seat before it starts the process, which inherits the lock, so there is no moment at which a
-recorded supervisor looks dead although it is on its way.
+The parent locks the seat before it asks for the process, which gets the lock with the order, so there is no moment
+at which a recorded supervisor looks dead although it is on its way.
+
+Loading an interpreter and its modules takes longer than many a job. So an engine's supervisors are forked from a
+*nursery*, a process with one thread that has loaded them and does nothing else. It is started with the first
+supervisor, ends with the engine, and may be killed at any time: the next supervisor starts another.
 
 Everything that a supervisor starts carries its seat as a label, and it leaves its seat's file behind unless it ended
 in good order. So an unlocked seat names exactly what may be left over, and the runner that left it
@@ -15,6 +19,7 @@ in good order. So an unlocked seat names exactly what may be left over, and the 
 import fcntl
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -24,50 +29,99 @@ from pathlib import Path
 
 from backends.engine.settings import EngineSettings
 
-_BOOT = "import sys; sys.path[:] = sys.argv[3].split('\\n'); from backends.engine.supervisor import main; main()"
+_BOOT = "import sys; sys.path[:] = sys.argv[2].split('\\n'); from backends.engine.supervisor import main; main()"
+ORDER_BYTES = 1024  # All are as long, so that they need no framing.
 _PACKAGES = str(Path(__file__).parents[2])
 _DRAFT_SUFFIX = ".new"
 
 
-class Supervisor:
-    """A supervisor process that waits to be told what to carry."""
+class Nursery:
+    """The process from which an engine's supervisors are forked; safe in several threads."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
-        folder = _folder(settings.home)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.seat = f"{settings.runner}-{os.urandom(8).hex()}"
-        path = folder / self.seat
-        lock = _locked(path)
-        try:
-            with (settings.home / "engine.log").open("ab") as complaints:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._door: socket.socket | None = None
+
+    @property
+    def home(self) -> Path:
+        """Where its supervisors have their seats."""
+        return self._settings.home
+
+    @property
+    def runner(self) -> str:
+        """The runner that its supervisors use unless they are told another."""
+        return self._settings.runner
+
+    def wake(self) -> None:
+        """Let it load, unless it has."""
+        with self._lock:
+            self._open_door()
+
+    def fork(self, order: dict[str, str], lock: int) -> None:
+        """Let a supervisor carry out *order*; it inherits the descriptor *lock*."""
+        text = json.dumps(order).encode().ljust(ORDER_BYTES)
+        assert len(text) == ORDER_BYTES, "names are short"
+        with self._lock:
+            try:
+                socket.send_fds(self._open_door(), [text], [lock])
+            except ConnectionError:  # It was killed.
+                self._shut_door()
+                socket.send_fds(self._open_door(), [text], [lock])
+
+    def close(self) -> None:
+        """End it; its supervisors go on."""
+        with self._lock:
+            self._shut_door()
+
+    def _open_door(self) -> socket.socket:
+        if self._process is not None and self._process.poll() is not None:
+            self._shut_door()
+        if self._door is None:
+            self._door, theirs = socket.socketpair()
+            with theirs, (self.home / "engine.log").open("ab") as complaints:
                 self._process = subprocess.Popen(
-                    # -S: the parent has worked out the module path already; doing it again costs 40 ms.
-                    [sys.executable, "-S", "-c", _BOOT, str(settings.home), self.seat, _module_path()],
-                    cwd=settings.home,
-                    stdin=subprocess.PIPE,
+                    # -S: this process has worked out the module path already; doing it again costs 40 ms.
+                    [sys.executable, "-S", "-c", _BOOT, json.dumps(self._settings.as_json()), _module_path()],
+                    cwd=self.home,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=complaints,
                     start_new_session=True,
-                    pass_fds=(lock,),
-                    env=_environment(settings.home),
+                    env=_environment(self.home),
                 )
-        finally:
-            os.close(lock)
-        threading.Thread(target=self._process.wait, daemon=True).start()  # Leaves no zombie behind.
+        return self._door
+
+    def _shut_door(self) -> None:
+        if self._door is not None and self._process is not None:
+            self._door.close()
+            self._process.wait()
+            self._door = None
+
+
+class Supervisor:
+    """A supervisor on its way: its seat is taken, and waits to be told what to carry."""
+
+    def __init__(self, nursery: Nursery, *, runner: str = "") -> None:
+        self._nursery = nursery
+        folder = _folder(nursery.home)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.seat = f"{runner or nursery.runner}-{os.urandom(8).hex()}"
+        self._lock = _locked(folder / self.seat)
+        nursery.wake()  # It loads while the request is checked.
 
     def carry(self, kind: str, name: str) -> None:
-        """Tell the supervisor to carry the resource, whose record names this seat."""
-        order = {"settings": self._settings.as_json(), "kind": kind, "name": name}
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # It died already: the next look at its seat finds that out.
-            self._process.stdin.write(json.dumps(order).encode())
-            self._process.stdin.close()
+        """Let it carry the resource, whose record names this seat."""
+        try:
+            self._nursery.fork({"seat": self.seat, "kind": kind, "name": name}, self._lock)
+        finally:
+            os.close(self._lock)
 
     def dismiss(self) -> None:
-        """End a supervisor that was told nothing."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        """It is not needed."""
+        vacate(self._nursery.home, self.seat)
+        os.close(self._lock)
 
 
 def _locked(path: Path) -> int:

@@ -40,7 +40,7 @@ def create(site: Site, request: Document) -> Document:
     name = required_name(request, "TrainingJobName")
     if site.state.find(TRAINING, name):
         raise _taken(site, name)
-    supervisor = Supervisor(site.settings)  # It loads while the request is checked.
+    supervisor = Supervisor(site.nursery)
     try:
         _check(site, request)
         facts = {

@@ -1,5 +1,6 @@
 """One training job, carried out from Downloading to its end (contract A.7-A.11). Runs in a supervisor process."""
 
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -136,15 +137,22 @@ class _TrainingRun:
             from backends.engine import archives, metrics  # noqa: F401, PLC0415
 
             ended = self._watch(running)
+            is_failure = bool(ended.code and not ended.cause)
+            diagnosis = running[ended.host].diagnosis() if is_failure else ""
             for program in running:
                 program.collect()
+        except BaseException:
+            _remove(running)
+            raise
+        removal = threading.Thread(target=_remove, args=(running,))  # Meanwhile what it left is stored.
+        removal.start()
+        try:
             self._store_checkpoints()
-            if ended.code and not ended.cause:
-                return self._blame(self._hosts[ended.host], ended.code, running[ended.host].diagnosis())
+            if is_failure:
+                return self._blame(self._hosts[ended.host], ended.code, diagnosis)
             return self._upload(ended.cause)
         finally:
-            for program in running:
-                program.remove()
+            removal.join()
 
     def _open_network(self) -> str:
         if len(self._hosts) == 1:
@@ -305,6 +313,11 @@ class _TrainingRun:
 
     def _end(self, ending: _Ending) -> None:
         self._enter(ending.phase or ending.status, ending.message, status=ending.status)
+
+
+def _remove(running: list[Running]) -> None:
+    for program in running:
+        program.remove()
 
 
 def _failed(reason: str) -> _Ending:

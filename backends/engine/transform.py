@@ -42,7 +42,7 @@ def create(site: Site, request: Document) -> Document:
     name = required_name(request, "TransformJobName")
     if site.state.find(TRANSFORM, name):
         raise _taken(site, name)
-    supervisor = Supervisor(site.settings)  # It loads while the request is checked.
+    supervisor = Supervisor(site.nursery)
     try:
         _check(site, request)
         facts = {"status": "InProgress", "seat": supervisor.seat, "model": _model(site, request)}

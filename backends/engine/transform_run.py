@@ -85,12 +85,16 @@ class _Whole:
             yield from records.gunzip(stream) if self.gzipped else pieces(stream)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Work:
-    """A step towards one output: a request to the model, what prevents it, or None at the object's end."""
+    """A step towards one output: a request to the model, what prevents it, or None at the object's end.
+
+    What is *asked* is given away by whoever acts on it, so that memory holds no batch that was answered.
+    """
 
     output: _Output
     asked: Batch | _Whole | BackendError | None
+    is_last: bool = False
 
 
 class _TransformRun:
@@ -203,11 +207,12 @@ class _TransformRun:
             try:
                 for batch in self._batches(uri, packing):
                     yield _Work(output, batch)
+                    del batch
                     if output.failed:
                         break
             except BackendError as exc:  # Bad records, or an object that is gone or cannot be read.
                 yield _Work(output, exc)
-            yield _Work(output, None)
+            yield _Work(output, None, is_last=True)
 
     def _batches(self, uri: str, packing: Packing) -> Iterator[Batch | _Whole]:
         if packing.sends_whole and self._processing.passes_through:
@@ -225,7 +230,7 @@ class _TransformRun:
             self._lose(output, _CLIENT_ERROR_REASON, [str(result)])
         elif isinstance(result, Exception):
             raise result
-        elif work.asked is None:
+        elif work.is_last:
             self._finish(output)
         elif result and not output.failed:
             output.draft.writelines(records.assemble([result], self._assemble))
@@ -324,15 +329,16 @@ class _Model:
             _Refused: the model answered other than 2xx, or not at all.
             BackendError: the records cannot be read, or the filters do not fit them or the answer.
         """
-        if work.asked is None or work.output.failed:
+        asked, work.asked = work.asked, None
+        if asked is None or work.output.failed:
             return b""
-        if isinstance(work.asked, BackendError):
-            raise work.asked
-        if isinstance(work.asked, _Whole):
+        if isinstance(asked, BackendError):
+            raise asked
+        if isinstance(asked, _Whole):
             work.output.streamed = True
-            self.stream(work.asked, work.output.draft)
+            self.stream(asked, work.output.draft)
             return b""
-        return self.answer(work.asked)
+        return self.answer(asked)
 
     def answer(self, batch: Batch) -> bytes:
         """The records as they go into the output: asked, filtered and joined."""

@@ -22,7 +22,6 @@ Any number of processes may share a root, on a local file system (locks and SQLi
 import fcntl
 import io
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -65,7 +64,7 @@ class Arriving:
         writing: Callable[[], AbstractContextManager[None]],
     ) -> None:
         """*create* makes the file of a name, once there is more than a few bytes."""
-        self.blob = secrets.token_hex(16)
+        self.blob = os.urandom(16).hex()
         self.size_bytes = 0
         self.digests = Digests(algorithms)
         self.small = b""

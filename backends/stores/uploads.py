@@ -4,7 +4,7 @@ Each part is a file like an object's. Completing puts them into one, so that an 
 keeps what it opened with one descriptor. The kernel does it; where a file system can share extents nothing is copied.
 """
 
-import secrets
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Uploads:
     def begin(self, bucket: str, key: str, attributes: Attributes, *, algorithm: str, checksum_type: str) -> Upload:
         created = now()
         # Ids in the order of time are listings in the order of time.
-        name = f"{microseconds(created):016x}{secrets.token_hex(24)}"
+        name = f"{microseconds(created):016x}{os.urandom(24).hex()}"
         upload = Upload(name, bucket, key, created, attributes, algorithm, checksum_type)
         columns = attribute_columns(attributes)
         row = (name, bucket, key.encode(), microseconds(created), *columns, algorithm, checksum_type)

@@ -297,6 +297,8 @@ def _runtime(context: LambdaContext) -> Any:
             # A second try would need the time of a second answer.
             retries={"total_max_attempts": 1, "mode": "standard"},
             tcp_keepalive=True,
+            # Where none is given, botocore works a long one out anew in each call, which takes a fifth of the call.
+            user_agent="greenroom-predict",
         )
         _clients["runtime"] = boto3.client("sagemaker-runtime", config=config)
     return _clients["runtime"]

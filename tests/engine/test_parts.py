@@ -1,5 +1,6 @@
 """The engine's parts, each by itself."""
 
+import os
 import signal
 import socket
 import sqlite3
@@ -421,16 +422,19 @@ def test_a_newer_state_is_not_touched(tmp_path: Path) -> None:
 
 
 def test_a_seat_is_alive_as_long_as_its_supervisor(tmp_path: Path) -> None:
-    """One that is dismissed leaves none; one that is killed leaves its seat, dead."""
-    settings = EngineSettings(home=tmp_path)
-    dismissed = supervision.Supervisor(settings)
+    """One that is dismissed or has nothing to carry leaves none; the seat of one that never came is dead."""
+    nursery = supervision.Nursery(EngineSettings(home=tmp_path))
+    dismissed = supervision.Supervisor(nursery)
     assert supervision.is_alive(tmp_path, dismissed.seat)
     dismissed.dismiss()
-    dismissed._process.wait(20)
     assert list(supervision.seats(tmp_path)) == []
-    killed = supervision.Supervisor(settings)
-    killed._process.kill()
-    killed._process.wait(20)
-    killed.dismiss()
-    assert list(supervision.seats(tmp_path)) == [killed.seat]
-    assert not supervision.is_alive(tmp_path, killed.seat)
+    idle = supervision.Supervisor(nursery)
+    idle.carry("training job", "unknown")
+    deadline = time.monotonic() + 20
+    while list(supervision.seats(tmp_path)):
+        assert time.monotonic() < deadline
+    lost = supervision.Supervisor(nursery)
+    nursery.close()
+    os.close(lost._lock)
+    assert list(supervision.seats(tmp_path)) == [lost.seat]
+    assert not supervision.is_alive(tmp_path, lost.seat)

@@ -18,10 +18,27 @@ def processes_of(home: Path) -> list[psutil.Process]:
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            ours = str(home) in " ".join(process.cmdline()) and "backends.engine.supervisor" in " ".join(
-                process.cmdline()
-            )
-            if ours or programs_root(process).startswith(str(home)):
+            if is_supervisor(process, home) or programs_root(process).startswith(str(home)):
+                found.append(process)
+    return found
+
+
+def is_supervisor(process: psutil.Process, home: Path) -> bool:
+    """True if it keeps a seat, which the nursery that shares its command line does not."""
+    command = " ".join(process.cmdline())
+    if str(home) not in command or "backends.engine.supervisor" not in command:
+        return False
+    return any(Path(file.path).parent == home / "supervisors" for file in process.open_files())
+
+
+def nurseries_of(home: Path) -> list[psutil.Process]:
+    """The processes from which supervisors of *home* are forked."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            ours = str(home) in command and "backends.engine.supervisor" in command
+            if ours and process.status() != psutil.STATUS_ZOMBIE and not is_supervisor(process, home):
                 found.append(process)
     return found
 

@@ -15,7 +15,7 @@ import pytest
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
 from tests.engine.conftest import Stage, settings_for, variant
-from tests.faults.conftest import kill, processes_of, programs_root
+from tests.faults.conftest import is_supervisor, kill, nurseries_of, processes_of, programs_root
 
 OpenStage = Callable[[], Stage]
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def test_everything_killed_at_random_points(home: Path, open_stage: OpenStage, s
             driver.kill()
             lines += driver.stdout.readlines()
         acknowledged |= {tuple(json.loads(line)) for line in lines if line.endswith("\n")}
-        victims = processes_of(home)
+        victims = processes_of(home) + nurseries_of(home)
         kill(*chance.sample(victims, chance.randint(0, len(victims))))
     stage = open_stage()
     check_after_a_crash(stage)
@@ -100,7 +100,7 @@ def test_a_killed_supervisor_fails_its_job(open_stage: OpenStage, home: Path, ki
         stage.put("batch/a", b"sleep=60\n")
         stage.call("CreateTransformJob", **stage.transform_request("job"))
         stage.until(lambda: stage.data_log("job"), bool)
-    (supervisor,) = [process for process in processes_of(home) if "supervisor" in " ".join(process.cmdline())]
+    (supervisor,) = [process for process in processes_of(home) if is_supervisor(process, home)]
     kill(supervisor)
     assert len(processes_of(home)) == 1
     again = open_stage()
@@ -167,11 +167,23 @@ def test_an_endpoint_whose_supervisor_is_dead_can_be_deleted(open_stage: OpenSta
     """Its container goes with it, though nobody watches it any more."""
     stage = open_stage()
     stage.deploy("orphaned")
-    (supervisor,) = [process for process in processes_of(home) if "supervisor" in " ".join(process.cmdline())]
+    (supervisor,) = [process for process in processes_of(home) if is_supervisor(process, home)]
     kill(supervisor)
     stage.call("DeleteEndpoint", EndpointName="orphaned")
     assert not stage.exists("orphaned")
     assert processes_of(home) == []
+
+
+def test_a_killed_nursery_is_replaced(open_stage: OpenStage, home: Path) -> None:
+    """The supervisors that it forked go on, and the next ones come from another; it ends with its engine."""
+    stage = open_stage()
+    stage.deploy("lasting")
+    kill(*stage.until(lambda: nurseries_of(home), bool))
+    assert stage.invoke("lasting", b"x")["Body"] == b"X"
+    assert stage.train("later")["TrainingJobStatus"] == "Completed"
+    stage.engine.close()
+    assert nurseries_of(home) == []
+    assert open_stage().invoke("lasting", b"x")["Body"] == b"X"
 
 
 def test_what_leaves_its_group_is_ended_too(open_stage: OpenStage, home: Path) -> None:

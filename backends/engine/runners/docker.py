@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +192,7 @@ class _Container(Running):
         self._name = f"greenroom-{program.name}{host}-{os.urandom(4).hex()}"
         self._volume = f"{self._name}-model" if program.serves else ""
         self._reach = Reach()
+        self._filler = ""
         self._address = ("", 0)
         self._ended = threading.Event()
         self._code = 0
@@ -201,7 +203,9 @@ class _Container(Running):
         image = self._image["Id"]
         if self._volume:
             self._reach = self._runner.reach(self._program)
-            self._fill(image)
+            filler = containers.filler_document(self._program, image=image, volume=self._volume)
+            self._filler = self._client.create_container_from_config(filler)["Id"]  # type: ignore[no-untyped-call]
+            self._put(self._filler, "/opt/ml/model", archives.tar(self._program.root / "model"))
         document = containers.create_document(
             self._program,
             image=image,
@@ -235,6 +239,7 @@ class _Container(Running):
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
         if self._program.serves:
             self._address = self._find_address()
+            self._remove_filler()  # Now, for the server needs a moment to start in any case.
         if self._is_debugged:
             host, port = self._published(DEBUG_PORT)
             self._note(f"the container's debugger is at {host}:{port}")
@@ -270,16 +275,8 @@ class _Container(Running):
         return _DISK_FULL if NO_SPACE in last_words else ""
 
     def collect(self) -> None:
-        for folder in self._program.outputs:
-            target = self._program.root / folder
-            layout.remove(target)
-            target.mkdir(parents=True)
-            with answering(f"give back /opt/ml/{folder}"):
-                try:
-                    chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
-                except NotFound:
-                    continue  # The program has removed it.
-                archives.receive(chunks, target, origin=f"/opt/ml/{folder}")
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(self._fetch, self._program.outputs))
 
     def terminate(self) -> None:
         self._signal("SIGTERM")
@@ -291,12 +288,19 @@ class _Container(Running):
         # What cannot be removed now is swept later by its label.
         with suppress(DockerException, RequestException):
             self._client.remove_container(self._name, force=True, v=True)
+        self._remove_filler()
         if self._volume:
             with suppress(DockerException, RequestException):
                 self._client.remove_volume(self._volume)
             if self._program.is_isolated and self._reach.network:
                 with suppress(DockerException, RequestException):
                     self._runner.close_network(self._reach.network)
+
+    def _remove_filler(self) -> None:
+        if self._filler:
+            with suppress(DockerException, RequestException):
+                self._client.remove_container(self._filler)
+            self._filler = ""
 
     @property
     def _is_debugged(self) -> bool:
@@ -332,14 +336,13 @@ class _Container(Running):
             f"linux/{ours}"
         )
 
-    def _fill(self, image: str) -> None:
-        """Make the volume, with the model in it."""
-        document = containers.filler_document(self._program, image=image, volume=self._volume)
-        filler = self._client.create_container_from_config(document)["Id"]  # type: ignore[no-untyped-call]
-        try:
-            self._put(filler, "/opt/ml/model", archives.tar(self._program.root / "model"))
-        finally:
-            self._client.remove_container(filler)
+    def _fetch(self, folder: str) -> None:
+        target = self._program.root / folder
+        layout.remove(target)
+        target.mkdir(parents=True)
+        with answering(f"give back /opt/ml/{folder}"), suppress(NotFound):  # The program may have removed it.
+            chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
+            archives.receive(chunks, target, origin=f"/opt/ml/{folder}")
 
     def _put(self, container: str, folder: str, chunks: Iterable[bytes]) -> None:
         self._client.put_archive(container, folder, chunks)
