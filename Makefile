@@ -48,6 +48,8 @@ bench: $(READY)
 
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --python-version 3.11 -c requirements.lock \
+		containers/sentiment/requirements.txt -o containers/sentiment/requirements.lock
 	for peer in localstack ministack; do \
 		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$peer.in -o scripts/$$peer.lock || exit 1; \
 	done

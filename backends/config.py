@@ -27,6 +27,10 @@ class DockerConfig(BaseModel):
     capabilities: tuple[str, ...] = Field(default=(), description="capabilities given back after all were taken")
     emulates_instances: bool = Field(default=False, description="as many processors and as much memory as the type has")
     prints_command: bool = Field(default=False, description="the equivalent command at the head of each log")
+    debug: Literal["off", "listen", "wait"] = Field(
+        default="off", description="a debugger in each container: debugpy listens, or waits for a client too"
+    )
+    debug_port: int = Field(default=5678, ge=0, le=65535, description="where, on loopback; 0 is a free port")
 
 
 class BackendConfig(BaseSettings):
@@ -84,8 +88,9 @@ def load_config(path: Path | None = None, **flags: Any) -> BackendConfig:
         from_environment = BackendConfig().model_dump(exclude_unset=True)
         document = _read(path)
         merged = document | from_environment | given
-        if isinstance(document.get("docker"), dict):  # A section: key by key.
-            merged["docker"] = document["docker"] | from_environment.get("docker", {})
+        sections = [source["docker"] for source in (document, from_environment, given) if "docker" in source]
+        if all(isinstance(section, dict) for section in sections):  # Key by key.
+            merged["docker"] = {key: value for section in sections for key, value in section.items()}
         return BackendConfig(**merged)
     except ValidationError as exc:
         raise InvalidSpec(_explain(exc, path), kind="configuration") from exc

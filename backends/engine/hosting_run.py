@@ -22,7 +22,6 @@ from backends.errors import BackendError
 
 _LOOK_SECONDS = 0.1
 _PING_EVERY_SECONDS = 1.0
-_PINGS_TO_LOSE = 3
 _LONGEST_PAUSE_SECONDS = 30.0
 _REASON_LIMIT_CHARS = 1024
 # A caller that has read an address may take so long to send its request.
@@ -247,7 +246,9 @@ class _VariantRun:
         """Ping the container every second until the fleet is over; restart it when it is lost."""
         lost_pings, next_ping = 0, 0.0
         while not self._fleet.is_over():
-            if lost_pings >= _PINGS_TO_LOSE or self.container.has_ended_within(_LOOK_SECONDS):
+            if lost_pings >= self.container.site.settings.pings_to_lose or self.container.has_ended_within(
+                _LOOK_SECONDS
+            ):
                 self._restart()
                 lost_pings = 0
             elif time.monotonic() >= next_ping:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ACCOUNT = "000000000000"
 
@@ -14,7 +14,8 @@ class DockerSettings:
 
     *memory_mib* 0 leaves a tenth of the machine's memory to others. *capabilities* are given back after all were
     taken. *emulates_instances* limits processors and memory to those of the instance type. *prints_command* puts the
-    equivalent command at the head of each log.
+    equivalent command at the head of each log. *debug* puts debugpy into containers: the first Python there has it
+    "listen", or "wait" for a client, at *debug_port* on loopback (0: a free port, told in the log).
     """
 
     memory_mib: int = 0
@@ -23,6 +24,8 @@ class DockerSettings:
     capabilities: tuple[str, ...] = ()
     emulates_instances: bool = False
     prints_command: bool = False
+    debug: Literal["off", "listen", "wait"] = "off"
+    debug_port: int = 5678
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,8 @@ class EngineSettings:
     *images* maps an image's name to the folder that holds its ``train`` and ``serve`` programs (process runner).
     *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server.
     The limits are SageMaker's own (developer guide, "Use Your Own Inference Code"), but for
-    *metric_timeout_seconds*, which ends a metric's regex that would search for ever.
+    *metric_timeout_seconds*, which ends a metric's regex that would search for ever, and *pings_to_lose*: how many
+    pings in a row a container misses before it is taken for dead.
     """
 
     home: Path
@@ -45,6 +49,7 @@ class EngineSettings:
     serving_grace_seconds: float = 30.0
     ping_timeout_seconds: float = 2.0
     startup_timeout_seconds: float = 480.0
+    pings_to_lose: int = 3
     invocation_timeout_seconds: float = 60.0
     metric_timeout_seconds: float = 10.0
 

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from backends.engine import channels, layout
+from backends.engine import channels, layout, script_mode
 from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
@@ -119,6 +119,8 @@ class _TrainingRun:
                 )
                 if layout.input_mode(self._request, channel) == "FastFile":
                     layout.make_read_only(folder)
+        for host in self._hosts:
+            script_mode.place_code(self._site.store, self._request, host.root)
         self._raise_if_stopped()
 
     def _train(self) -> _Ending:

@@ -1,7 +1,7 @@
 """The local backend: SageMaker's rooms over an engine and a store of this machine."""
 
 import shutil
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from backends.base import Backend
 from backends.config import BackendConfig
@@ -13,12 +13,20 @@ from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, Sage
 # Nothing on this machine asks for a role, but the documents carry one.
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT}:role/greenroom-local"
 _POLL_SECONDS = 0.02
+_A_DAY_SECONDS = 86_400
 
 RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoints)
 
 
 def engine_settings(config: BackendConfig) -> EngineSettings:
-    """What the engine needs to know of *config*."""
+    """What the engine needs to know of *config*. A program under a debugger is not hurried."""
+    patience: dict[str, Any] = {}
+    if config.runner == "docker" and config.docker.debug != "off":
+        patience = {
+            "startup_timeout_seconds": _A_DAY_SECONDS,
+            "invocation_timeout_seconds": _A_DAY_SECONDS,
+            "pings_to_lose": _A_DAY_SECONDS,
+        }
     return EngineSettings(
         home=config.home.absolute(),
         runner=config.runner,
@@ -26,6 +34,7 @@ def engine_settings(config: BackendConfig) -> EngineSettings:
         docker=DockerSettings(**config.docker.model_dump()),
         region=config.region,
         s3_endpoint_url=config.endpoint_url,
+        **patience,
     )
 
 

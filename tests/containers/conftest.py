@@ -2,16 +2,17 @@
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
+from tests.containers.image_rig import ImageRig
 from tests.containers.rigs import Job, ProcessRig, Rig, Served, Trained, as_csv, as_json_lines
 
 TRAINING_REVIEWS = 600
-RIGS = {"process": ProcessRig}
+RIGS: dict[str, Callable[[], Rig]] = {"process": ProcessRig, "image": ImageRig}
 
 
 @pytest.fixture(scope="session", params=sorted(RIGS))

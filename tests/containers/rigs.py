@@ -1,6 +1,6 @@
 """Ways to run the image's two programs. The tests know only what `Rig` promises.
 
-A rig for a built image needs the same few methods and joins the `rig` fixture's parameters.
+Here stand the promise and the programs as processes; `image_rig` runs them in containers.
 """
 
 import contextlib
@@ -107,8 +107,10 @@ class Rig(ABC):
         """Run `serve` on a copy of *model* until the block ends; it has answered /ping by then."""
 
     @abstractmethod
-    def serve_fails(self, model: Path, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-        """Run a `serve` that cannot start; its exit status and log."""
+    def serve_fails(
+        self, model: Path, folder: Path, environment: Mapping[str, str], beside: Served | None = None
+    ) -> tuple[int, str]:
+        """Run a `serve` that cannot start, as *beside* has its port where that is given; its exit status and log."""
 
 
 class ProcessRig(Rig):
@@ -138,8 +140,11 @@ class ProcessRig(Rig):
             assert process.poll() is None, "serve ended before it answered"
             yield served
 
-    def serve_fails(self, model: Path, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-        with _started("serve", _serving(model, folder, environment)) as process:
+    def serve_fails(
+        self, model: Path, folder: Path, environment: Mapping[str, str], beside: Served | None = None
+    ) -> tuple[int, str]:
+        taken = {"SAGEMAKER_BIND_TO_PORT": str(beside.port)} if beside else {}
+        with _started("serve", _serving(model, folder, {**environment, **taken})) as process:
             log, _ = process.communicate(timeout=LIMIT_SECONDS)
             return process.returncode, log
 
@@ -192,6 +197,13 @@ def write_tree(base: Path, job: Job) -> None:
     (config / "inputdataconfig.json").write_text(json.dumps(channels))
 
 
+def serving_tree(model: Path, folder: Path) -> Path:
+    """An /opt/ml for `serve` in *folder*, with a copy of *model*."""
+    base = folder / "serving"
+    shutil.copytree(model, base / "model")
+    return base
+
+
 @contextmanager
 def _started(program: str, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[str]"]:
     """A program of the image in a session of its own, of which nothing is left afterwards."""
@@ -218,8 +230,7 @@ def _started(program: str, environment: Mapping[str, str]) -> Iterator["subproce
 
 
 def _serving(model: Path, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    base = folder / "serving"
-    shutil.copytree(model, base / "model")
+    base = serving_tree(model, folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     settings = {"SAGEMAKER_BASE_DIR": str(base), "SAGEMAKER_BIND_TO_PORT": str(port)}

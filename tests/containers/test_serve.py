@@ -290,13 +290,11 @@ def test_bad_model(rig: Rig, trained: Trained, tmp_path: Path, damage: str) -> N
     assert "Traceback" not in log
 
 
-def test_port_taken(rig: Rig, trained: Trained, tmp_path: Path) -> None:
+def test_port_taken(rig: Rig, trained: Trained, served: Served, tmp_path: Path) -> None:
     """A port that is taken is told."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = str(other.getsockname()[1])
-        status, log = rig.serve_fails(trained.model, tmp_path, {"SAGEMAKER_BIND_TO_PORT": port})
+    status, log = rig.serve_fails(trained.model, tmp_path, {}, beside=served)
     assert status != 0
-    assert port in log
+    assert "Address already in use" in log
 
 
 def _exists(pid: int) -> bool:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,21 @@ class Shell:
 @pytest.fixture(scope="session")
 def sentiment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """The command line on a fresh place, which is destroyed afterwards."""
-    folder = tmp_path_factory.mktemp("e2e")
+    with opened_shell(tmp_path_factory.mktemp("e2e")) as shell:
+        yield shell
+
+
+@contextmanager
+def opened_shell(folder: Path, **variables: str) -> Iterator[Shell]:
+    """The command line on a fresh place, with *variables* beside the user's; the place is destroyed afterwards."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GREENROOM_"))}
     # Live-looking credentials: nothing may use or show them.
     environment |= {"AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY": "never-to-be-seen"}
-    shell = Shell(folder, environment)
-    yield shell
-    shell("destroy", "--yes")
+    shell = Shell(folder, environment | variables)
+    try:
+        yield shell
+    finally:
+        shell("destroy", "--yes")
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +73,16 @@ def first_run(sentiment: Shell) -> Any:
 @pytest.fixture(scope="session")
 def page_url(sentiment: Shell, first_run: Any) -> Iterator[str]:
     """The page in front of the deployed model, until the tests end."""
+    with served_page(sentiment) as url:
+        yield url
+
+
+@contextmanager
+def served_page(shell: Shell) -> Iterator[str]:
+    """``sentiment web`` until the block ends; the page's URL."""
     command = [str(Path(sys.executable).with_name("sentiment")), "web", "--port", "0", "--json"]
     with subprocess.Popen(
-        command, cwd=sentiment.folder, env=sentiment.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as server:
         assert server.stdout is not None
         yield json.loads(server.stdout.readline())["url"]

@@ -1,6 +1,7 @@
 """The docker runner on a real engine: what a program sees of its container, and what goes wrong there."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
@@ -8,15 +9,15 @@ import docker
 import pytest
 
 from backends.config import BackendConfig
-from backends.engine.runners.containers import NAME_LABEL
 from backends.engine.settings import DockerSettings
 from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
-from tests.docker_engine import BASE, probe_image
+from tests.docker_engine import BASE, left_over, probe_image
 from tests.engine.conftest import ROLE, Stage, channel, variant
 from tests.engine.hammer import hammering
 from tests.faults.conftest import kill, processes_of
 
+ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 LOOK_AROUND = """
 import json, os
 LIMITS = [
@@ -95,16 +96,6 @@ def seen_by(job: dict[str, Any], stage: Stage) -> dict[str, Any]:
     return seen
 
 
-def left_over(name: str) -> list[str]:
-    """Containers, volumes and networks that bear the label of *name*."""
-    client = docker.from_env()
-    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
-    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen)]
-    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
-    client.close()
-    return found
-
-
 def test_a_program_is_locked_in(make: Callable[..., Stage]) -> None:
     """No capability, no way to get one, no engine's socket; its input is there, and nothing is left of it."""
     stage = make(shm_mib=64)
@@ -165,7 +156,7 @@ def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     (network,) = inside.attrs["NetworkSettings"]["Networks"]
     assert client.networks.get(network).attrs["Internal"]
     stage.delete_endpoint("cell")
-    assert [found.name for found in client.networks.list() if found.name == network] == []
+    stage.until(lambda: client.networks.list(names=[network]), lambda left: left == [])
     client.close()
 
 
@@ -235,13 +226,22 @@ def test_too_many_processes_are_refused(make: Callable[..., Stage]) -> None:
 
 
 def test_the_command_is_printed(make: Callable[..., Stage]) -> None:
-    """What to type for the same container stands at the head of the log."""
+    """What to type for a second container like it stands at the head of the log; typed, it does the same."""
     stage = make(prints_command=True)
-    run(stage, "shown", "print('hello')")
-    first, *rest = stage.engine.read_log("training job", "shown", follow=False)
-    assert first.startswith("[greenroom] docker create ")
-    assert "--cap-drop ALL" in first
-    assert rest == ["hello"]
+    algorithm = program(stage, "import signal; print('hello'); signal.sigtimedwait([], 600)")
+    stage.call("CreateTrainingJob", **stage.training_request("shown", algorithm=algorithm))
+    first, _ = stage.until(
+        lambda: list(stage.engine.read_log("training job", "shown", follow=False)), lambda lines: lines[1:] == ["hello"]
+    )
+    command = first.removeprefix("[greenroom] ")
+    assert command.startswith("docker create ")
+    assert "--cap-drop ALL" in command
+    name = command.split()[-1]
+    try:
+        subprocess.run(command.replace("docker start --attach", "docker start"), shell=True, check=True)  # noqa: S602
+        stage.until(lambda: subprocess.check_output(["docker", "logs", name]), lambda output: output == b"hello\n")
+    finally:
+        subprocess.run(["docker", "rm", "--force", "--volumes", name], check=True)
 
 
 def test_the_doctor_asks_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,10 +260,25 @@ def docker_finding() -> Finding:
 
 
 def test_a_missing_image_is_refused(make: Callable[..., Stage]) -> None:
-    """Before anything is started; nothing is pulled."""
+    """Before anything is started, under every name that was looked for; nothing is pulled."""
     stage = make()
-    request = stage.training_request("absent", algorithm={"TrainingImage": "no-such-image:1"})
-    assert "no-such-image:1" in stage.refusal("CreateTrainingJob", **request).message
+    request = stage.training_request("absent", algorithm={"TrainingImage": f"{ECR}/no-such-image:1"})
+    message = stage.refusal("CreateTrainingJob", **request).message
+    assert f"no image '{ECR}/no-such-image:1' or 'no-such-image:1'" in message
+
+
+def test_an_image_in_ecr_may_be_here(make: Callable[..., Stage]) -> None:
+    """Its URI falls back to the local image of that name and tag, in jobs and endpoints; it is described as asked."""
+    stage = make()
+    uri = f"{ECR}/{probe_image()}"
+    job = stage.train("from-ecr", algorithm={"TrainingImage": uri})
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert job["AlgorithmSpecification"]["TrainingImage"] == uri
+    stage.call("CreateModel", ModelName="ecr", PrimaryContainer={"Image": uri}, ExecutionRoleArn=ROLE)
+    stage.call("CreateEndpointConfig", EndpointConfigName="ecr", ProductionVariants=[variant("ecr")])
+    stage.call("CreateEndpoint", EndpointName="ecr", EndpointConfigName="ecr")
+    endpoint = stage.settled("ecr")
+    assert endpoint["EndpointStatus"] == "InService", endpoint.get("FailureReason")
 
 
 def test_an_image_without_serve_fails_the_endpoint(make: Callable[..., Stage]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.archives import unarchived
+from tests.archives import archive, unarchived
 from tests.engine.conftest import Stage, channel
 
 MakeStage = Callable[..., Stage]
@@ -122,6 +122,21 @@ def test_an_entrypoint_runs_without_train(stage: Stage) -> None:
         job = stage.train(name, algorithm=override, HyperParameters={"mode": "report"})
         assert job["TrainingJobStatus"] == "Completed", job
         assert seen_by(stage, name)["argv"] == ["--mine"]
+
+
+def test_the_code_of_script_mode_is_there(stage: Stage) -> None:
+    """Where the toolkit would unpack it, whether the SDK wrote the hyperparameter or a person; else nothing is."""
+    code = stage.put("code/sourcedir.tar.gz", archive({"train.py": b"pass"}))
+    for name, uri in {"sdk": json.dumps(code), "person": code}.items():
+        copying = {"ContainerEntrypoint": ["cp", "code/train.py", "model/"]}
+        job = stage.train(name, algorithm=copying, HyperParameters={"sagemaker_submit_directory": uri})
+        assert unarchived(stage.get(f"out/{name}/output/model.tar.gz")) == {"train.py": b"pass"}, job
+    job = stage.train(
+        "elsewhere",
+        algorithm={"ContainerEntrypoint": ["test", "!", "-e", "code"]},
+        HyperParameters={"sagemaker_submit_directory": "/opt/ml/input/data/train"},
+    )
+    assert job["TrainingJobStatus"] == "Completed", job
 
 
 def test_a_prefix_is_a_string(stage: Stage) -> None:

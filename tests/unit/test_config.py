@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,13 @@ def test_the_docker_section_reaches_the_engine(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("GREENROOM_DOCKER__PIDS", "99")
     docker = engine_settings(load_config(file)).docker
     assert docker == DockerSettings(memory_mib=512, capabilities=("SYS_PTRACE",), prints_command=True, pids=99)
+    flagged = engine_settings(load_config(file, docker={"memory_mib": 1})).docker
+    assert flagged == replace(docker, memory_mib=1)
+
+
+def test_a_program_under_a_debugger_is_not_hurried() -> None:
+    """A breakpoint neither fails an endpoint nor restarts its container; processes have no debugger."""
+    slow = engine_settings(load_config(runner="docker", docker={"debug": "wait"}))
+    usual = engine_settings(load_config(docker={"debug": "wait"}))
+    for name in ("startup_timeout_seconds", "pings_to_lose", "invocation_timeout_seconds"):
+        assert getattr(slow, name) > 100 * getattr(usual, name)

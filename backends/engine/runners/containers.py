@@ -16,6 +16,8 @@ from backends.engine.settings import DockerSettings
 RUN_LABEL = "greenroom.run"
 NAME_LABEL = "greenroom.name"
 SERVING_PORT = 8080  # Contract B.1.
+DEBUG_PORT = 5678
+LOOPBACK = "127.0.0.1"
 _ROOT = "/opt/ml"
 _MODEL = "/opt/ml/model"
 _MEBIBYTE = 1024**2
@@ -94,6 +96,8 @@ def create_document(
         document["NetworkingConfig"] = {"EndpointsConfig": {program.network: {"Aliases": [program.host]}}}
     if program.serves and reach.published_at:
         _publish(document, SERVING_PORT, reach.published_at, "")
+    if settings.debug != "off":
+        _publish(document, DEBUG_PORT, LOOPBACK, str(settings.debug_port or ""))
     return document
 
 
@@ -110,11 +114,12 @@ def filler_document(program: Program, *, image: str, volume: str) -> Document:
 
 
 def command(document: Document, name: str, root: Path) -> str:
-    """What to type for the container that *document* describes: create it, copy *root* there, start it."""
+    """What to type for a second container like the one that *document* describes: create it, copy *root*, start it.
+
+    Without the labels, by which the engine would take it for its own and remove it.
+    """
     host = document["HostConfig"]
     flags = ["--name", name]
-    for label, value in document["Labels"].items():
-        flags += ["--label", f"{label}={value}"]
     for capability in host["CapDrop"]:
         flags += ["--cap-drop", capability]
     for capability in host["CapAdd"]:

@@ -23,14 +23,13 @@ from docker.utils import kwargs_from_env
 from requests import RequestException
 
 from backends.engine import archives, layout
-from backends.engine.runners import containers
+from backends.engine.runners import containers, debugging
 from backends.engine.runners.base import Address, ImageMissing, Program, Runner, RunnerFailed, Running
-from backends.engine.runners.containers import RUN_LABEL, SERVING_PORT, Machine, Reach
+from backends.engine.runners.containers import DEBUG_PORT, LOOPBACK, RUN_LABEL, SERVING_PORT, Machine, Reach
 from backends.engine.settings import DockerSettings
 
 _TIMEOUT_SECONDS = 600
 _LAST_OUTPUT_SECONDS = 10
-_LOOPBACK = "127.0.0.1"
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _CANNOT_EXECUTE = frozenset({1, 126, 255})
 _NOT_STARTABLE = re.compile("executable file not found|no such file or directory|exec format error|permission denied")
@@ -47,12 +46,14 @@ class DockerRunner(Runner):
         self._settings = settings
 
     def check(self, image: str) -> None:
-        with _answering("look for the image"):
+        with answering("look for the image"):
             self._find_image(image)
 
     def start(self, program: Program) -> Running:
-        with _answering(f"start {program.name!r}"):
+        with answering(f"start {program.name!r}"):
             image = self._find_image(program.image)
+            if self._settings.debug != "off":
+                program = debugging.equipped(program, image["Config"].get("Env") or (), self._settings.debug)
             network = self._isolated_network(program) if program.serves and program.is_isolated else ""
             container = _Container(self, program, image)
             try:
@@ -64,12 +65,12 @@ class DockerRunner(Runner):
             return container
 
     def open_network(self, label: str, *, is_isolated: bool) -> str:
-        with _answering("make a network"):
+        with answering("make a network"):
             return self._make_network(label, is_isolated=is_isolated)
 
     def sweep(self, label: str) -> int:
         chosen = {"label": f"{RUN_LABEL}={label}"}
-        with _answering("look for what was left over"):
+        with answering("look for what was left over"):
             found = [container["Id"] for container in self.client.containers(all=True, filters=chosen)]
             for container in found:
                 with suppress(NotFound):
@@ -87,8 +88,7 @@ class DockerRunner(Runner):
     @cached_property
     def client(self) -> APIClient:
         """The connection to the engine, made when it is first needed."""
-        where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
-        return APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
+        return connect()
 
     @property
     def settings(self) -> DockerSettings:
@@ -124,11 +124,11 @@ class DockerRunner(Runner):
         where = urlsplit(os.environ.get("DOCKER_HOST") or ContextAPI.kwargs_from_context().get("base_url", ""))
         if where.hostname and where.scheme in {"tcp", "http", "https", "ssh"}:
             return Reach(published_at=socket.gethostbyname(where.hostname))
-        return Reach(published_at=_LOOPBACK)
+        return Reach(published_at=LOOPBACK)
 
     def _isolated_network(self, program: Program) -> str:
         """A network without a way out, over which only the engine's machine reaches the container."""
-        if self._reach.published_at not in {_LOOPBACK, ""}:
+        if self._reach.published_at not in {LOOPBACK, ""}:
             raise RunnerFailed(
                 "EnableNetworkIsolation: a server without network can only be reached on the Docker engine's own "
                 f"machine, and this one is at {self._reach.published_at}."
@@ -187,10 +187,12 @@ class _Container(Running):
         self._client.create_container_from_config(document, self._name)  # type: ignore[no-untyped-call]
         if not self._volume:
             self._put(self._name, "/opt/ml", archives.tar(self._program.root))
+        if self._is_debugged:
+            self._put(self._name, "/", debugging.files())
         if self._runner.settings.prints_command:
-            shown = containers.command(document | {"Image": self._program.image}, self._name, self._program.root)
-            with self._program.log_path.open("a", encoding="utf-8") as log:
-                log.write(f"[greenroom] {shown}\n")
+            asked = document | {"Image": self._program.image}
+            shown = containers.command(asked, f"{self._name}-by-hand", self._program.root)
+            self._note(shown)
         self._network = reach.network
 
     def start(self) -> None:
@@ -208,6 +210,9 @@ class _Container(Running):
         threading.Thread(target=self._watch, args=(reader,), daemon=True).start()
         if self._program.serves:
             self._address = self._find_address()
+        if self._is_debugged:
+            host, port = self._published(DEBUG_PORT)
+            self._note(f"the container's debugger is at {host}:{port}")
 
     @property
     def address(self) -> Address:
@@ -241,7 +246,7 @@ class _Container(Running):
             target = self._program.root / folder
             layout.remove(target)
             target.mkdir(parents=True)
-            with _answering(f"give back /opt/ml/{folder}"):
+            with answering(f"give back /opt/ml/{folder}"):
                 try:
                     chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
                 except NotFound:
@@ -261,6 +266,14 @@ class _Container(Running):
         if self._volume:
             with suppress(DockerException, RequestException):
                 self._client.remove_volume(self._volume)
+
+    @property
+    def _is_debugged(self) -> bool:
+        return self._runner.settings.debug != "off"
+
+    def _note(self, text: str) -> None:
+        with self._program.log_path.open("a", encoding="utf-8") as log:
+            log.write(f"[greenroom] {text}\n")
 
     def _signal(self, name: str) -> None:
         if self._ended.is_set():
@@ -305,18 +318,31 @@ class _Container(Running):
         self._ended.set()
 
     def _find_address(self) -> Address:
-        found = self._client.inspect_container(self._name)["NetworkSettings"]
         if self._network:
+            found = self._client.inspect_container(self._name)["NetworkSettings"]
             return found["Networks"][self._network]["IPAddress"], SERVING_PORT
-        bindings = found["Ports"].get(f"{SERVING_PORT}/tcp")
+        return self._published(SERVING_PORT)
+
+    def _published(self, port: int) -> Address:
+        bindings = self._client.inspect_container(self._name)["NetworkSettings"]["Ports"].get(f"{port}/tcp")
         if not bindings:  # It has ended already.
-            return _LOOPBACK, 0
+            return LOOPBACK, 0
         return bindings[0]["HostIp"], int(bindings[0]["HostPort"])
 
 
+def connect() -> APIClient:
+    """The engine that ``DOCKER_HOST`` or the current context names."""
+    where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
+    return APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
+
+
 @contextmanager
-def _answering(tried: str) -> Iterator[None]:
-    """Say in one way that the engine refuses or does not answer."""
+def answering(tried: str) -> Iterator[None]:
+    """Say in one way that the engine refuses or does not answer.
+
+    Raises:
+        RunnerFailed: it did.
+    """
     try:
         yield
     except APIError as exc:
