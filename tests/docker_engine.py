@@ -39,7 +39,7 @@ def left_over(name: str) -> list[str]:
     """Containers and volumes that bear the label of *name*."""
     client = docker.from_env()
     chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
-    found = [str(container.id) for container in client.containers.list(all=True, ignore_removed=True, filters=chosen)]
+    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen, ignore_removed=True)]
     found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
     client.close()
     return found
