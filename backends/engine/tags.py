@@ -15,7 +15,7 @@ from backends.sagemaker.readings import ServiceError
 _MOST_TAGS = 50
 _LONGEST_KEY_CHARS = 128
 _LONGEST_VALUE_CHARS = 256
-_PATTERN = r"^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"
+_PATTERN = r"([\p{L}\p{Z}\p{N}_.:/=+\-@]*)"
 _PUNCTUATION = frozenset("_.:/=+-@")
 _ARN_PATTERN = "arn:aws[a-z-]*:sagemaker:[a-z0-9-]*:[0-9]{12}:.+"
 

@@ -164,6 +164,7 @@ def _check(site: Site, request: Document) -> None:
     name = request["TrainingJobName"]
     check_absent(request, f"Training job '{name}'", ["WarmStartConfig", "RetryStrategy"])
     check_tags(request)
+    check_absent(required(request, "AlgorithmSpecification"), f"Training job '{name}'", ["AlgorithmName"])
     image = required(request, "AlgorithmSpecification.TrainingImage")
     required(request, "RoleArn")
     try:
@@ -173,7 +174,7 @@ def _check(site: Site, request: Document) -> None:
     for hyperparameter, value in request.get("HyperParameters", {}).items():
         if not isinstance(value, str):
             raise violation(value, f"HyperParameters.{hyperparameter}", "Member must be a string")
-    check_range(required(request, "StoppingCondition").get("MaxRuntimeInSeconds"), *_RUNTIME_RANGE)
+    _check_limits(request)
     _check_resources(site, required(request, "ResourceConfig"))
     _check_output(site, required(request, "OutputDataConfig"))
     _check_checkpoints(site, request)
@@ -183,6 +184,21 @@ def _check(site: Site, request: Document) -> None:
     if len({channel["ChannelName"].lower() for channel in channels}) < len(channels):
         raise refuse("The names of channels must differ from one another, by more than case.")
     _check_metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
+
+
+def _check_limits(request: Document) -> None:
+    condition = required(request, "StoppingCondition")
+    check_range(condition.get("MaxRuntimeInSeconds"), *_RUNTIME_RANGE)
+    wait = condition.get("MaxWaitTimeInSeconds", 0)
+    if not request.get("EnableManagedSpotTraining"):
+        if wait:  # AWS's words: https://github.com/Kenza-AI/sagify/issues/111
+            raise refuse(
+                "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true"
+            )
+    elif wait < condition.get("MaxRuntimeInSeconds", 86_400):
+        raise refuse(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"
+        )
 
 
 def _check_resources(site: Site, resources: Document) -> None:

@@ -96,7 +96,7 @@ def test_what_does_not_exist_has_no_tags(stage: Stage, arn: str, text: str) -> N
         (tags(**{"a" * 129: ""}), "at 'tags.1.member.key' failed to satisfy constraint: Member must have length less"),
         (tags(ok="", **{"": "x"}), "at 'tags.2.member.key' failed to satisfy constraint: Member must have length gre"),
         (tags(a="b" * 257), "at 'tags.1.member.value' failed to satisfy constraint: Member must have length less"),
-        (tags(a="b;c"), r"Member must satisfy regular expression pattern: ^([\p{L}\p{Z}\p{N}_.:/=+\-@]*)$"),
+        (tags(a="b;c"), r"Member must satisfy regular expression pattern: ([\p{L}\p{Z}\p{N}_.:/=+\-@]*)"),
         (tags(a="b\n"), "regular expression"),
         (tags(**{"aws:cloudformation": "x"}), "AWS's own"),
         ([TAG, TAG], "given twice"),

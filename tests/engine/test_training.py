@@ -438,6 +438,8 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
         ("ResourceConfig", {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}, "has 1 host"),
         ("ResourceConfig", {"InstanceType": "ml.m5.large", "KeepAlivePeriodInSeconds": 21601}, "equal to 21600"),
         ("StoppingCondition", {"MaxRuntimeInSeconds": 0}, "greater than or equal to 1"),
+        ("EnableManagedSpotTraining", True, "Invalid MaxWaitTimeInSeconds. It must be present"),
+        ("StoppingCondition", {"MaxWaitTimeInSeconds": 9}, "only supported when EnableManagedSpotTraining is set"),
         ("HyperParameters", {"x": 1}, "Member must be a string"),
         ("InputDataConfig", [channel("..", "s3://bucket/in/")], "regular expression"),
         ("InputDataConfig", [channel("a", "s3://bucket/in/", InputMode="Pipe")], "File mode"),
@@ -450,6 +452,7 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
         ("RetryStrategy", {"MaximumRetryAttempts": 1}, "does not carry out RetryStrategy"),
         ("AlgorithmSpecification", {"TrainingImage": "no-such", "TrainingInputMode": "File"}, "Cannot find the"),
         ("AlgorithmSpecification", {"TrainingImage": "probe", "TrainingInputMode": "Pipe"}, "File mode"),
+        ("AlgorithmSpecification", {"AlgorithmName": "bought", "TrainingInputMode": "File"}, "out AlgorithmName"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused(stage: Stage, member: str, value: object, text: str) -> None:

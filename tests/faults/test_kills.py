@@ -145,12 +145,14 @@ def check_update(stage: Stage, home: Path) -> None:
 
 
 def test_an_update_outlives_its_supervisor(open_stage: OpenStage, home: Path) -> None:
-    """Killed in the middle of it: the next engine brings the endpoint back and the update to its end."""
+    """Killed in the middle of it: the next engine brings the endpoint back and the update to its end; later as well."""
     stage = open_stage()
     prepare_update(stage)
     stage.call("UpdateEndpoint", EndpointName="updated", EndpointConfigName="second")
     kill(*processes_of(home))
     assert stage.call("DescribeEndpoint", EndpointName="updated")["EndpointStatus"] == "Updating"
+    check_update(open_stage(), home)
+    kill(*processes_of(home))
     check_update(open_stage(), home)
 
 
