@@ -44,13 +44,14 @@ _SCHEMA = """
     CREATE TABLE small (
         blob TEXT PRIMARY KEY,
         data BLOB NOT NULL
-    ) WITHOUT ROWID;
+    );
     CREATE TABLE doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
     ) WITHOUT ROWID;
-    CREATE TRIGGER small_gone AFTER INSERT ON doomed WHEN EXISTS (SELECT 1 FROM small WHERE blob = NEW.blob) BEGIN
+    CREATE VIEW lost AS SELECT blob FROM doomed;
+    CREATE TRIGGER blob_lost INSTEAD OF INSERT ON lost BEGIN
         DELETE FROM small WHERE blob = NEW.blob;
-        DELETE FROM doomed WHERE blob = NEW.blob;
+        INSERT INTO doomed SELECT NEW.blob WHERE changes() = 0;
     END;
 """
 
@@ -109,8 +110,8 @@ class Arriving:
 class BlobFolder:
     """The files and the index under *root*, which is made if it is missing (mode 0700).
 
-    *schema* makes the tables; it holds a view ``kept (blob)`` of all files that shall stay, and notes
-    those that lose their row in ``doomed (blob)`` by triggers. Another *version* than the index's is refused.
+    *schema* makes the tables; it holds a view ``kept (blob)`` of all files that shall stay, and its triggers insert
+    those that lose their row into the view ``lost (blob)``. Another *version* than the index's is refused.
 
     Safe for threads and for processes, each with its own instance; do not carry one across a fork.
 

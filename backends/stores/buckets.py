@@ -80,14 +80,14 @@ _SCHEMA = """
     CREATE UNIQUE INDEX parts_by_blob ON parts (blob);
     CREATE VIEW kept AS SELECT blob FROM objects UNION ALL SELECT blob FROM parts;
     CREATE TRIGGER object_gone AFTER DELETE ON objects BEGIN
-        INSERT INTO doomed VALUES (OLD.blob);
+        INSERT INTO lost VALUES (OLD.blob);
         DELETE FROM parts WHERE owner = OLD.blob;
     END;
     CREATE TRIGGER part_gone AFTER DELETE ON parts WHEN OLD.blob IS NOT NULL BEGIN
-        INSERT INTO doomed VALUES (OLD.blob);
+        INSERT INTO lost VALUES (OLD.blob);
     END;
     CREATE TRIGGER part_moved AFTER UPDATE OF blob ON parts WHEN NEW.blob IS NULL BEGIN
-        INSERT INTO doomed VALUES (OLD.blob);
+        INSERT INTO lost VALUES (OLD.blob);
     END;
     CREATE TRIGGER upload_gone AFTER DELETE ON uploads BEGIN
         DELETE FROM parts WHERE owner = OLD.upload;
