@@ -1,31 +1,47 @@
 """A request's body as it arrives."""
 
+import asyncio
+
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from backends.emulator.protocol.models import Head
+from backends.sagemaker.readings import ServiceError
 
+IDLE_SECONDS = 30.0
 _MOST_LEFT_BYTES = 16 * 1024**2
 
 
 class Incoming:
-    """The pieces of a body, once. Raises ClientDisconnect while it is read: the client went away."""
+    """The pieces of a body, once.
 
-    def __init__(self, head: Head, receive: Receive) -> None:
+    Raises while it is read:
+        ClientDisconnect: the client went away.
+        ServiceError: RequestTimeout, nothing came for *idle_seconds*.
+    """
+
+    def __init__(self, head: Head, receive: Receive, *, idle_seconds: float = IDLE_SECONDS) -> None:
         self._receive = receive
+        self._idle_seconds = idle_seconds
         self._is_over = False
-        # The first look for the body is what asks such a client to send it.
-        self._is_awaited = "100-continue" in head.headers.get("expect", "")
+        # A client that waits to be asked for its body is asked by the first look for it; one that fell silent is lost.
+        self._is_silent = "100-continue" in head.headers.get("expect", "")
 
     def __aiter__(self) -> "Incoming":
         return self
 
     async def __anext__(self) -> bytes:
         while not self._is_over:
-            self._is_awaited = False
-            message = await self._receive()
+            self._is_silent = True
+            try:
+                async with asyncio.timeout(self._idle_seconds):
+                    message = await self._receive()
+            except TimeoutError:
+                text = "Your socket connection to the server was not read from or written to within the timeout period."
+                raise ServiceError("RequestTimeout", text) from None
             if message["type"] != "http.request":
                 raise ClientDisconnect
+            self._is_silent = False
             self._is_over = not message.get("more_body", False)
             if piece := message.get("body", b""):
                 return bytes(piece)
@@ -35,8 +51,8 @@ class Incoming:
         """Read away what an answer does not wait for, if it is little; False: the connection cannot be used again."""
         left = 0
         try:
-            while not self._is_over and not self._is_awaited and left <= _MOST_LEFT_BYTES:
+            while not self._is_over and not self._is_silent and left <= _MOST_LEFT_BYTES:
                 left += len(await anext(self, b""))
-        except ClientDisconnect:
+        except (ClientDisconnect, ServiceError):
             return False
         return self._is_over

@@ -73,6 +73,8 @@ class Payload:
         count = 0
         async for piece in _unframed(self._stream, self._checksums) if self._is_framed else self._stream:
             count += len(piece)
+            if self.size_bytes is not None and count > self.size_bytes:
+                break
             yield piece
         if self.size_bytes not in {None, count}:
             text = "You did not provide the number of bytes specified by the Content-Length HTTP header."
