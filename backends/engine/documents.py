@@ -118,10 +118,10 @@ def _matches(resource: Resource, request: Document, modified: Callable[[Resource
         return False
     if modified is None:
         return True
-    return _within(modified(resource), request, "LastModifiedTime") and request.get("StatusEquals") in {
-        None,
-        resource.facts["status"],
-    }
+    asks_when = not {"LastModifiedTimeAfter", "LastModifiedTimeBefore"}.isdisjoint(request)
+    if asks_when and not _within(modified(resource), request, "LastModifiedTime"):
+        return False
+    return "StatusEquals" not in request or request["StatusEquals"] == resource.facts["status"]
 
 
 def _within(moment: float, request: Document, member: str) -> bool:

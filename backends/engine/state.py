@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,28 @@ class Taken(Exception):
 
 @dataclass(frozen=True)
 class Resource:
-    """One resource as it was when it was read; *created* is in seconds since the epoch."""
+    """One resource as it was when it was read; *created* is in seconds since the epoch.
+
+    Its documents are read from their text when they are first looked at: a listing looks at few of them.
+    """
 
     kind: str
     name: str
     created: float
-    request: Document
-    facts: Document
+    request_text: str
+    facts_text: str
+
+    @cached_property
+    def request(self) -> Document:
+        """The document that made it."""
+        request: Document = json.loads(self.request_text)
+        return request
+
+    @cached_property
+    def facts(self) -> Document:
+        """What the platform has added."""
+        facts: Document = json.loads(self.facts_text)
+        return facts
 
 
 class State:
@@ -94,21 +110,19 @@ class State:
         with self._transaction() as db:
             if db.execute(f"SELECT 1 FROM resource {_ANY_CASE}", (kind, name)).fetchone():  # noqa: S608  a constant
                 raise Taken(f"{kind} {name}")
-            db.execute(
-                "INSERT INTO resource VALUES (?, ?, ?, ?, ?)",
-                (kind, name, created, json.dumps(request), json.dumps(facts)),
-            )
-        return Resource(kind, name, created, request, facts)
+            row = (kind, name, created, json.dumps(request), json.dumps(facts))
+            db.execute("INSERT INTO resource VALUES (?, ?, ?, ?, ?)", row)
+        return Resource(*row)
 
     def find(self, kind: str, name: str) -> Resource | None:
         """Return the resource, or None."""
         row = self._db().execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
-        return None if row is None else _resource(row)
+        return None if row is None else Resource(*row)
 
     def find_any_case(self, kind: str, name: str) -> Resource | None:
         """Return the resource whose name differs from *name* by case at most, or None."""
         row = self._db().execute(f"SELECT * FROM resource {_ANY_CASE}", (kind, name)).fetchone()  # noqa: S608
-        return None if row is None else _resource(row)
+        return None if row is None else Resource(*row)
 
     def again(self, resource: Resource) -> Resource | None:
         """Return the resource as it is now; None if it is gone, even if another one has its name by now."""
@@ -118,7 +132,7 @@ class State:
     def every(self, kind: str) -> Iterator[Resource]:
         """Yield the resources of one kind, newest first."""
         rows = self._db().execute("SELECT * FROM resource WHERE kind = ? ORDER BY created DESC, name", (kind,))
-        return map(_resource, rows.fetchall())
+        return (Resource(*row) for row in rows.fetchall())
 
     def edit(self, resource: Resource, change: Callable[[Document], bool | None]) -> Document | None:
         """Let *change* alter the facts inside a transaction; return them as they now are.
@@ -174,8 +188,3 @@ class State:
 
 def _key(resource: Resource) -> tuple[str, str, float]:
     return resource.kind, resource.name, resource.created
-
-
-def _resource(row: tuple[str, str, float, str, str]) -> Resource:
-    kind, name, created, request, facts = row
-    return Resource(kind, name, created, json.loads(request), json.loads(facts))
