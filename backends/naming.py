@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from backends.errors import InvalidSpec
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
+LONGEST_NAME_CHARS = 63  # Which the pattern does not say: any number of hyphens may stand between two letters.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 MAX_KEY_BYTES = 1024
 
@@ -20,7 +21,7 @@ def check_name(kind: str, name: str) -> str:
     Raises:
         InvalidSpec: it is not 1-63 letters, digits and inner hyphens.
     """
-    if not _NAME.fullmatch(name):
+    if len(name) > LONGEST_NAME_CHARS or not _NAME.fullmatch(name):
         raise InvalidSpec(
             f"{kind} name {name!r} is not allowed: 1 to 63 letters, digits and hyphens, "
             "starting and ending with a letter or digit.",

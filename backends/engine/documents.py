@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from backends.engine.state import Document, Resource
+from backends.naming import LONGEST_NAME_CHARS
 from backends.sagemaker.readings import ServiceError
 
 _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
@@ -43,6 +44,8 @@ def required_name(request: Document, member: str) -> str:
     name = required(request, member)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise violation(name, member, f"Member must satisfy regular expression pattern: {_NAME_PATTERN}")
+    if len(name) > LONGEST_NAME_CHARS:
+        raise violation(name, member, f"Member must have length less than or equal to {LONGEST_NAME_CHARS}")
     return name
 
 

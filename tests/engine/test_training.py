@@ -431,6 +431,7 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
     ("member", "value", "text"),
     [
         ("TrainingJobName", "-x", "at 'trainingJobName' failed to satisfy constraint: Member must satisfy regular"),
+        ("TrainingJobName", "a" + "-" * 62 + "a", "at 'trainingJobName' failed to satisfy constraint: Member must ha"),
         ("RoleArn", None, "Value null at 'roleArn' failed to satisfy constraint: Member must not be null"),
         ("OutputDataConfig", None, "Value null at 'outputDataConfig'"),
         ("OutputDataConfig", {}, "Value null at 's3OutputPath'"),

@@ -113,7 +113,7 @@ def test_a_killed_supervisor_fails_its_job(open_stage: OpenStage, home: Path, ki
 def test_a_server_killed_before_it_was_healthy_fails_its_endpoint(open_stage: OpenStage, home: Path) -> None:
     """As any server does that ends while its endpoint is being created; it is not started again."""
     stage = open_stage()
-    stage.create_endpoint("early")
+    stage.create_endpoint("early", ping_delay=0.4)
     programs = stage.until(lambda: [process for process in processes_of(home) if programs_root(process)], bool)
     kill(*programs)
     endpoint = stage.settled("early")

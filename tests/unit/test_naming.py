@@ -23,6 +23,13 @@ def test_fresh_names_are_legal(stem: str) -> None:
     assert len(fresh_name(stem)) <= 63
 
 
+def test_hyphens_count() -> None:
+    """A name has at most 63 characters, whatever they are."""
+    assert check_name("job", "a" + "-" * 61 + "a")
+    with pytest.raises(InvalidSpec, match="1 to 63"):
+        check_name("job", "a" + "-" * 62 + "a")
+
+
 @given(st.text(min_size=1, max_size=200))
 def test_splitting_undoes_joining(key: str) -> None:
     """Any UTF-8 key comes back as it was."""
