@@ -11,8 +11,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qs
@@ -41,6 +41,7 @@ from backends.sagemaker.readings import ServiceError
 from backends.stores.files import FileStore
 
 MOST_AT_ONCE = 256
+_RECOVERY_SECONDS = 2.0
 _ON_LOOPBACK = Door()
 # InvokeEndpoint's limit is the largest of any operation that is not streamed.
 _LARGEST_BODY_BYTES = 26_214_400
@@ -61,7 +62,23 @@ def create_app(
     than *most_at_once* requests are told to slow down.
     """
     emulator = _Emulator(engine, door, upstream, faults, most_at_once)
-    return Router(routes=[Route("/healthz", _health)], default=emulator, redirect_slashes=False)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        watch = asyncio.create_task(_recover_now_and_then(engine))
+        yield
+        watch.cancel()
+
+    return Router(routes=[Route("/healthz", _health)], default=emulator, lifespan=lifespan, redirect_slashes=False)
+
+
+async def _recover_now_and_then(engine: Engine) -> None:
+    while True:
+        await asyncio.sleep(_RECOVERY_SECONDS)
+        try:
+            await run_in_threadpool(engine.recover)
+        except Exception:  # noqa: BLE001  the next time may be better
+            _log.exception("crashed jobs were not set right")
 
 
 async def _health(request: Request) -> Response:

@@ -64,13 +64,11 @@ class Engine:
     """
 
     def __init__(self, settings: EngineSettings) -> None:
-        from backends.engine.recovery import recover  # noqa: PLC0415  see _OPERATIONS
-
         self._site = open_site(settings)
         self._known_invoker: Invoker | None = None
         self._lock = threading.Lock()
         try:
-            recover(self._site)
+            self.recover()
         except BaseException:
             self._site.close()
             raise
@@ -95,6 +93,12 @@ class Engine:
         module, function = _OPERATIONS[operation].split(".")
         response: Document = getattr(import_module(f"backends.engine.{module}"), function)(self._site, request)
         return response
+
+    def recover(self) -> None:
+        """Set right what crashes have left since the engine was opened; for those who keep it open for long."""
+        from backends.engine.recovery import recover  # noqa: PLC0415  see _OPERATIONS
+
+        recover(self._site)
 
     def carries_out(self, operation: str) -> bool:
         """True if :meth:`call` knows *operation*."""

@@ -2,16 +2,27 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from backends import Backend
+from backends.config import BackendConfig
+from backends.engine.site import TRAINING
+from backends.engine.state import State
+from tests.faults.conftest import kill, processes_of
 from tests.wire.conftest import ENDPOINT, client
 
 ROLE = "arn:aws:iam::000000000000:role/anybody"
 SOON = {"Delay": 1, "MaxAttempts": 60}
+
+
+def holds(process: psutil.Process, seat: str) -> bool:
+    """True of the supervisor that keeps *seat*."""
+    return any(Path(file.path).name == seat for file in process.open_files())
 
 
 def fresh(stem: str) -> str:
@@ -48,6 +59,22 @@ def test_a_job_runs_and_is_described(sagemaker: Any, backend: Backend, url: str)
     assert artifacts == f"s3://wire/out/{name}/output/model.tar.gz"
     assert backend.store.exists(artifacts)
     assert name in {job["TrainingJobName"] for job in sagemaker.list_training_jobs()["TrainingJobSummaries"]}
+
+
+def test_a_job_whose_supervisor_was_killed_ends_while_the_server_stays_up(
+    sagemaker: Any, config: BackendConfig
+) -> None:
+    """Nobody need start the server again."""
+    name = fresh("killed")
+    training_job(sagemaker, name, HyperParameters={"mode": "hang"})
+    state = State(config.home / "state.db")
+    job = state.find(TRAINING, name)
+    assert job is not None
+    kill(*[process for process in processes_of(config.home) if holds(process, job.facts["seat"])])
+    state.close()
+    with pytest.raises(WaiterError):
+        sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName=name, WaiterConfig=SOON)
+    assert "was killed" in sagemaker.describe_training_job(TrainingJobName=name)["FailureReason"]
 
 
 def test_the_logs_of_a_job_are_followed_as_the_sdk_does(sagemaker: Any, url: str) -> None:

@@ -147,7 +147,7 @@ class Logs(Service):
             if resource.kind == TRAINING:
                 name = f"{resource.name}/{path.stem}-{began}"
             elif resource.kind == ENDPOINT:
-                name = f"{path.stem}/{instance}"
+                name = f"{path.stem.partition('@')[0]}/{instance}" + path.stem.partition("@")[2]
             else:
                 name = f"{resource.name}/{instance}-{began}" + ("/data-log" if path.stem == "data" else "")
             yield _Stream(name, path, began * 1000)
