@@ -24,7 +24,7 @@ import io
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -39,15 +39,15 @@ _BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_PAGES = 4000  # 16 MB: a checkpoint waits for the disk
 
 _SCHEMA = """
-    CREATE TABLE small (
+    CREATE TABLE IF NOT EXISTS small (
         blob TEXT PRIMARY KEY,
         data BLOB NOT NULL
     );
-    CREATE TABLE doomed (
+    CREATE TABLE IF NOT EXISTS doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
     ) WITHOUT ROWID;
-    CREATE VIEW lost AS SELECT blob FROM doomed;
-    CREATE TRIGGER blob_lost INSTEAD OF INSERT ON lost BEGIN
+    CREATE VIEW IF NOT EXISTS lost AS SELECT blob FROM doomed;
+    CREATE TRIGGER IF NOT EXISTS blob_lost INSTEAD OF INSERT ON lost BEGIN
         DELETE FROM small WHERE blob = NEW.blob;
         INSERT INTO doomed SELECT NEW.blob WHERE changes() = 0;
     END;
@@ -113,17 +113,18 @@ class Arriving:
 class BlobFolder:
     """The files and the index under *root*, which is made if it is missing (mode 0700).
 
-    *schema* makes the tables; it holds a view ``kept (blob)`` of all files that shall stay, and its triggers insert
-    those that lose their row into the view ``lost (blob)``. Another *version* than the index's is refused.
+    *layouts* make the tables, each bringing them from the version of its place to the next; an index of an earlier
+    version is brought forward. There is a view ``kept (blob)`` of all that shall stay, and triggers insert those that
+    lose their row into the view ``lost (blob)``.
 
     Safe for threads and for processes, each with its own instance; do not carry one across a fork.
 
     Raises:
         BackendUnavailable: *root* cannot be made, written or locked.
-        BackendError: the index is of another version.
+        BackendError: the index is of a later version.
     """
 
-    def __init__(self, root: Path, schema: str, version: int, *, durable: bool) -> None:
+    def __init__(self, root: Path, layouts: Sequence[str], *, durable: bool) -> None:
         self.root = root
         self._durable = durable
         self._blobs = root / "blobs"
@@ -136,7 +137,7 @@ class BlobFolder:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._opening_alone():
                 self._writing = self._connect()
-                self._prepare_index(schema, version)
+                self._prepare_index(layouts)
                 self._reading = self._connect()
                 self._sweep()
 
@@ -295,20 +296,21 @@ class BlobFolder:
         index.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         return index
 
-    def _prepare_index(self, schema: str, version: int) -> None:
+    def _prepare_index(self, layouts: Sequence[str]) -> None:
         self._writing.execute("PRAGMA journal_mode = WAL")
         self._writing.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         (found,) = self._writing.execute("PRAGMA user_version").fetchone()
-        if found not in {0, version}:
+        if found > len(layouts):
             self._writing.close()
             raise BackendError(
-                f"the store in {self.root} was written by another version (layout {found}, this one knows "
-                f"{version}); use that version, or another folder.",
+                f"the store in {self.root} was written by a later version (layout {found}, this one knows "
+                f"{len(layouts)}); use that version, or another folder.",
                 kind="store",
                 name=str(self.root),
             )
-        if found == 0:
-            self._writing.executescript(f"BEGIN; {_SCHEMA} {schema}; PRAGMA user_version = {version}; COMMIT")
+        if found < len(layouts):
+            steps = "".join(layouts[found:])
+            self._writing.executescript(f"BEGIN; {_SCHEMA} {steps} PRAGMA user_version = {len(layouts)}; COMMIT")
 
     @contextmanager
     def _opening_alone(self) -> Iterator[None]:

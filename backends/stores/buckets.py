@@ -26,17 +26,11 @@ _PAGE_ROWS = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
-_VERSION = 2
-_SCHEMA = """
+# Each brings a store's layout to the next version.
+_LAYOUTS = (
+    """
     CREATE TABLE buckets (
-        bucket TEXT PRIMARY KEY,
-        created_us INTEGER NOT NULL     -- since 1970, UTC, as all times here
-    ) WITHOUT ROWID;
-    CREATE TABLE settings (
-        bucket TEXT NOT NULL,
-        name TEXT NOT NULL,
-        document TEXT NOT NULL,         -- JSON
-        PRIMARY KEY (bucket, name)
+        bucket TEXT PRIMARY KEY
     ) WITHOUT ROWID;
     CREATE TABLE objects (
         bucket TEXT NOT NULL,
@@ -44,14 +38,24 @@ _SCHEMA = """
         blob TEXT NOT NULL,
         size_bytes INTEGER NOT NULL,
         etag TEXT NOT NULL,             -- MD5, hex; of several parts: with their number
-        modified_us INTEGER NOT NULL,
+        modified_us INTEGER NOT NULL,   -- since 1970, UTC, as all times here
         content_type TEXT NOT NULL,
         metadata TEXT NOT NULL,         -- the caller's own headers, a JSON object of strings
-        headers TEXT NOT NULL,          -- S3's, likewise
-        tags TEXT NOT NULL,             -- likewise
-        algorithm TEXT,
-        checksum TEXT,
         PRIMARY KEY (bucket, key)
+    ) WITHOUT ROWID;
+    CREATE UNIQUE INDEX objects_by_blob ON objects (blob);
+    """,
+    """
+    ALTER TABLE buckets ADD COLUMN created_us INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE objects ADD COLUMN headers TEXT NOT NULL DEFAULT '{}';  -- S3's, as metadata
+    ALTER TABLE objects ADD COLUMN tags TEXT NOT NULL DEFAULT '{}';     -- likewise
+    ALTER TABLE objects ADD COLUMN algorithm TEXT;
+    ALTER TABLE objects ADD COLUMN checksum TEXT;
+    CREATE TABLE settings (
+        bucket TEXT NOT NULL,
+        name TEXT NOT NULL,
+        document TEXT NOT NULL,         -- JSON
+        PRIMARY KEY (bucket, name)
     ) WITHOUT ROWID;
     CREATE TABLE uploads (
         upload TEXT PRIMARY KEY,
@@ -84,7 +88,6 @@ _SCHEMA = """
         checksum TEXT NOT NULL,
         PRIMARY KEY (owner, number)
     ) WITHOUT ROWID;
-    CREATE UNIQUE INDEX objects_by_blob ON objects (blob);
     CREATE UNIQUE INDEX parts_by_blob ON parts (blob);
     CREATE UNIQUE INDEX uploads_by_blob ON uploads (blob);
     CREATE VIEW kept AS
@@ -107,8 +110,9 @@ _SCHEMA = """
     CREATE TRIGGER bucket_gone AFTER DELETE ON buckets BEGIN
         DELETE FROM settings WHERE bucket = OLD.bucket;
         DELETE FROM uploads WHERE bucket = OLD.bucket;
-    END
-"""
+    END;
+    """,
+)
 
 
 class Checksum(NamedTuple):
@@ -167,7 +171,7 @@ class Buckets:
     """
 
     def __init__(self, root: Path, *, durable: bool = False) -> None:
-        self.folder = BlobFolder(root, _SCHEMA, _VERSION, durable=durable)
+        self.folder = BlobFolder(root, _LAYOUTS, durable=durable)
 
     def close(self) -> None:
         self.folder.close()

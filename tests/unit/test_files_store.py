@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFound
 from backends.stores import stream_of
 from backends.stores.blobs import SMALL_BYTES
+from backends.stores.buckets import _LAYOUTS
 from backends.stores.files import FileStore
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy with other tests
@@ -276,7 +277,28 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         FileStore(tmp_path)
 
 
-def test_another_layout_is_refused(root: Path) -> None:
+def test_an_earlier_layout_is_brought_forward(root: Path) -> None:
+    """What the first version wrote is read, described, replaced and cleared away."""
+    blob = "7f" * 16
+    (root / "blobs" / "7f").mkdir(parents=True)
+    (root / "blobs" / "7f" / blob).write_bytes(b"first")
+    with closing(sqlite3.connect(root / "index.sqlite")) as index:
+        index.executescript(f"{_LAYOUTS[0]} CREATE TABLE doomed (blob TEXT PRIMARY KEY) WITHOUT ROWID")
+        index.execute("INSERT INTO buckets VALUES ('bucket')")
+        row = ("bucket", b"a", blob, 5, hashlib.md5(b"first", usedforsecurity=False).hexdigest(), 1, "text/x", "{}")
+        index.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        index.execute("PRAGMA user_version = 1")
+        index.commit()
+    with closing(FileStore(root)) as store:
+        assert (store.get(uri("a")), store.stat(uri("a")).content_type) == (b"first", "text/x")
+        store.put(uri("a"), b"second")
+        store.put(uri("b"), b"third")
+    with closing(FileStore(root)) as store:
+        assert (store.get(uri("a")), store.get(uri("b"))) == (b"second", b"third")
+    assert blobs(root) == []
+
+
+def test_a_later_layout_is_refused(root: Path) -> None:
     """A store written by a later version is left alone."""
     FileStore(root).close()
     with closing(sqlite3.connect(root / "index.sqlite")) as index:
