@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.archives import archive
 from tests.docker_engine import BASE
 from tests.requirements import require
+from tests.reviews import few_reviews
 
 ROOT = Path(__file__).parents[2]
 COMPOSES = {"v2": ["docker", "compose"], "1.29": ["docker-compose"]}
 LOCALSTACK_IMAGE = "greenroom-localstack:4.9.2"
-REVIEWS_PER_LABEL = 40
 LIMIT_SECONDS = 120
 _SOURCES = ("backends", "containers", "lambda", "sentiment", "web", ".dockerignore", "docker-compose.yml")
 
@@ -101,7 +100,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for name in _SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, folder / name)
-    (folder / "sentiment" / "reviews.tar.gz").write_bytes(_reviews())
+    few_reviews(folder / "sentiment" / "reviews.tar.gz")
     project = f"greenroom-test-{os.getpid()}-{request.param.replace('.', '')}"
     port, s3_port = _free_ports(2)
     settings = {
@@ -130,18 +129,6 @@ def _is_here() -> bool:
         return all(subprocess.run(command, capture_output=True, check=False).returncode == 0 for command in commands)
     except FileNotFoundError:
         return False
-
-
-def _reviews() -> bytes:
-    words = {"pos": "good", "neg": "bad"}
-    return archive(
-        {
-            f"aclImdb/{half}/{label}/{number}_9.txt": f"a {word} film, number {number} in {half}".encode()
-            for half in ("train", "test")
-            for label, word in words.items()
-            for number in range(REVIEWS_PER_LABEL)
-        }
-    )
 
 
 def _free_ports(count: int) -> list[int]:

@@ -91,6 +91,7 @@ def test_an_edited_handler_answers(stack: Stack) -> None:
     assert stack.about()["edited"] is True
 
 
+@pytest.mark.parametrize("stack", ["v2"], indirect=True)
 def test_an_edited_model_is_trained_and_served(stack: Stack) -> None:
     """By the command that trained the first; nothing is built for it, until then the old one answers."""
     before = stack.about()["endpoint"]
@@ -105,6 +106,7 @@ def test_an_edited_model_is_trained_and_served(stack: Stack) -> None:
     assert {name: container["Image"] for name, container in stack.containers().items()} == images
 
 
+@pytest.mark.parametrize("stack", ["v2"], indirect=True)
 def test_a_restart_of_everything_leads_back(stack: Stack) -> None:
     """LocalStack has forgotten all then; the engine makes it again, and the gateway waits for it."""
     stack("stop")
