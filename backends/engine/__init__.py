@@ -6,6 +6,7 @@ that runs is carried by a supervisor process of its own (:mod:`backends.engine.s
 lies in one SQLite file, so that any number of engines may have the same place open, and any may be killed.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from importlib import import_module
@@ -27,6 +28,7 @@ _OPERATIONS = {
     "CreateTrainingJob": "training.create",
     "DescribeTrainingJob": "training.describe",
     "StopTrainingJob": "training.stop",
+    "UpdateTrainingJob": "training.update",
     "DeleteTrainingJob": "training.delete",
     "ListTrainingJobs": "training.listing",
     "CreateTransformJob": "transform.create",
@@ -43,8 +45,13 @@ _OPERATIONS = {
     "ListEndpointConfigs": "models.list_configs",
     "CreateEndpoint": "hosting.create_endpoint",
     "DescribeEndpoint": "hosting.describe_endpoint",
+    "UpdateEndpoint": "updates.update_endpoint",
+    "UpdateEndpointWeightsAndCapacities": "updates.update_weights",
     "DeleteEndpoint": "hosting.delete_endpoint",
     "ListEndpoints": "hosting.list_endpoints",
+    "AddTags": "tags.add",
+    "ListTags": "tags.listing",
+    "DeleteTags": "tags.delete",
 }
 _LAST_STEPS_SECONDS = 5.0
 
@@ -61,6 +68,7 @@ class Engine:
 
         self._site = open_site(settings)
         self._known_invoker: Invoker | None = None
+        self._lock = threading.Lock()
         try:
             recover(self._site)
         except BaseException:
@@ -122,11 +130,12 @@ class Engine:
         self._site.close()
 
     def _invoker(self) -> "Invoker":
-        if self._known_invoker is None:
-            from backends.engine.invocations import Invoker  # noqa: PLC0415  see _OPERATIONS
+        with self._lock:
+            if self._known_invoker is None:
+                from backends.engine.invocations import Invoker  # noqa: PLC0415  see _OPERATIONS
 
-            self._known_invoker = Invoker(self._site)
-        return self._known_invoker
+                self._known_invoker = Invoker(self._site)
+            return self._known_invoker
 
     def _has_supervisor(self) -> bool:
         home = self._site.settings.home

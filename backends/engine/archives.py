@@ -499,6 +499,16 @@ def pack(folder: Path) -> Iterator[bytes]:
     yield compressor.flush()
 
 
+def files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield name and path of every file that :func:`pack` would pack. Raises ArchiveRefused as it does."""
+    root, names = os.path.realpath(folder), _Names()
+    for name, entry in _tree(folder, ""):
+        is_folder = entry.is_dir(follow_symlinks=False)
+        names.admit(name, is_folder=is_folder)
+        if not is_folder:
+            yield name, Path(_file_within(root, name, entry))
+
+
 def tar(folder: Path) -> Iterator[bytes]:
     """Yield the uncompressed tar of what is in *folder*, for a container's file system: any names, root's files.
 

@@ -1,19 +1,22 @@
 """Objects of the store → files of a channel.
 
-A prefix is a string prefix; a key becomes the path behind the prefix's folder (contract A.7). A key that cannot be
-a file is a clear failure of the job, never a path outside the channel.
+A prefix is a string prefix; a key becomes the path behind the prefix's folder (contract A.7). A manifest names its
+objects one by one. A key that cannot be a file is a clear failure of the job, never a path outside the channel.
 """
 
+import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 from backends.base import ObjectStore
+from backends.errors import InvalidSpec
 from backends.naming import split_uri
 
 _MAX_COMPONENT_BYTES = 255
 
 
-class UnusableKey(Exception):
+class UnusableKey(InvalidSpec):
     """An object's key cannot become a file of the channel."""
 
 
@@ -30,30 +33,72 @@ def relative_key(prefix: str, key: str) -> str:
     return key[len(prefix.rpartition("/")[0]) :].lstrip("/") if "/" in prefix else key
 
 
-def download(store: ObjectStore, uri: str, folder: Path, *, share: tuple[int, int] = (0, 1)) -> int:
-    """Copy the objects whose URI starts with *uri* into *folder*; return how many there were.
+def download(
+    store: ObjectStore,
+    uri: str,
+    folder: Path,
+    *,
+    share: tuple[int, int] = (0, 1),
+    is_manifest: bool = False,
+    takes_folders: bool = True,
+) -> int:
+    """Copy the objects whose URI starts with *uri*, or that the manifest there names, into *folder*; return how many.
 
-    *share* (i, n) is ShardedByS3Key's: of the sorted keys those whose number is i modulo n. SageMaker does not say how
-    it deals them out.
+    *share* (i, n) is ShardedByS3Key's: of the sorted keys (of a manifest: in its order) those whose number is i modulo
+    n. SageMaker does not say how it deals them out. *takes_folders* false refuses empty objects that stand for folders,
+    as SageMaker does in models (B.3).
 
     Raises:
         UnusableKey: a key has a component such as ``..``, or two keys want the same path.
+        InvalidSpec: the manifest is none.
+        NotFound: it names an object that is not there.
     """
-    _, prefix = split_uri(uri, key_required=False)
     count = 0
     turn, shares = share
-    for info in islice(store.list_objects(uri), turn, None, shares):
-        _, key = split_uri(info.uri)
-        relative = relative_key(prefix, key)
-        is_folder = key.endswith("/") and info.size_bytes == 0
+    found = _in_manifest(store, uri) if is_manifest else _below(store, uri)
+    for source, relative, is_folder in islice(found, turn, None, shares):
+        if is_folder and not takes_folders:
+            raise UnusableKey(f"{source} stands for a folder, which a model may not hold; delete that object.")
         if is_folder and not relative.rstrip("/"):
             continue  # The prefix's own folder object, which S3's console makes.
-        target = _target(folder, relative, info.uri)
-        _claim(target, info.uri, is_folder=is_folder)
+        target = _target(folder, relative, source)
+        _claim(target, source, is_folder=is_folder)
         if not is_folder:
-            store.download(info.uri, target)
+            store.download(source, target)
             count += 1
     return count
+
+
+def download_one(store: ObjectStore, uri: str, folder: Path) -> None:
+    """Copy the object *uri* into *folder*, under the last part of its key. Raises UnusableKey or NotFound."""
+    _, key = split_uri(uri)
+    store.download(uri, _target(folder, key.rpartition("/")[2], uri))
+
+
+def _below(store: ObjectStore, uri: str) -> Iterator[tuple[str, str, bool]]:
+    """URI and path within the channel of each object; whether it stands for a folder."""
+    _, prefix = split_uri(uri, key_required=False)
+    for info in store.list_objects(uri):
+        _, key = split_uri(info.uri)
+        yield info.uri, relative_key(prefix, key), key.endswith("/") and info.size_bytes == 0
+
+
+def _in_manifest(store: ObjectStore, uri: str) -> Iterator[tuple[str, str, bool]]:
+    """The same for the objects of a manifest: ``[{"prefix": "s3://bucket/p/"}, "a", "b/c"]``."""
+    try:
+        head, *suffixes = json.loads(store.get(uri))
+        prefix = head["prefix"]
+        uris = [prefix + suffix for suffix in suffixes]
+    except (ValueError, TypeError, KeyError) as exc:
+        raise InvalidSpec(
+            f'{uri} is not a manifest: a JSON list is due that begins with {{"prefix": "s3://…"}} and goes on with the '
+            "ends of keys.",
+            kind="manifest",
+            name=uri,
+        ) from exc
+    for source, suffix in zip(uris, suffixes, strict=True):
+        split_uri(source)
+        yield source, suffix.lstrip("/"), False
 
 
 def _target(folder: Path, relative: str, uri: str) -> Path:

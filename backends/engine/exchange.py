@@ -37,6 +37,7 @@ class Exchange:
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
         self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
+        self._is_closed = False
 
     def send(
         self,
@@ -72,10 +73,13 @@ class Exchange:
             connection.close()
             raise
         self._idle.put(connection)
+        if self._is_closed:
+            self.close()
         return answer
 
     def close(self) -> None:
-        """Close the connections that are idle."""
+        """Close the connections that are idle; others when their answer is there."""
+        self._is_closed = True
         while True:
             try:
                 self._idle.get_nowait().close()

@@ -23,9 +23,15 @@ def create_endpoint(site: Site, request: Document) -> Document:
     """CreateEndpoint: record it and hand it to a supervisor."""
     name = required_name(request, "EndpointName")
     config = find(site, ENDPOINT_CONFIG, required_name(request, "EndpointConfigName"))
-    variants = [_variant_facts(site, variant) for variant in config.request["ProductionVariants"]]
+    variants = [variant_facts(site, variant) for variant in config.request["ProductionVariants"]]
     supervisor = Supervisor(site.settings)
-    facts = {"status": "Creating", "seat": supervisor.seat, "modified": time.time(), "variants": variants}
+    facts = {
+        "status": "Creating",
+        "seat": supervisor.seat,
+        "modified": time.time(),
+        "variants": variants,
+        "deployment": request.get("DeploymentConfig"),
+    }
     try:
         record(site, ENDPOINT, name, request, facts)
     except BaseException:
@@ -38,11 +44,19 @@ def create_endpoint(site: Site, request: Document) -> Document:
 def describe_endpoint(site: Site, request: Document) -> Document:
     """DescribeEndpoint; once it is deleted a ValidationException, which the waiters rely on (0.4)."""
     endpoint = find(site, ENDPOINT, required_name(request, "EndpointName"))
-    document: dict[str, Any] = _summary(site, endpoint) | {"EndpointConfigName": endpoint.request["EndpointConfigName"]}
+    document: dict[str, Any] = _summary(site, endpoint) | {"EndpointConfigName": config_name(endpoint)}
     if "FailureReason" in endpoint.facts:
         document["FailureReason"] = endpoint.facts["FailureReason"]
     if endpoint.facts["status"] not in {"Creating", "Failed"}:
         document["ProductionVariants"] = [_variant_summary(variant) for variant in endpoint.facts["variants"]]
+    if deployment := endpoint.facts.get("deployment"):
+        document["LastDeploymentConfig"] = deployment
+    if pending := endpoint.facts.get("pending"):
+        document["PendingDeploymentSummary"] = {
+            "EndpointConfigName": pending["config"],
+            "ProductionVariants": [_pending_summary(variant, pending["started"]) for variant in pending["variants"]],
+            "StartTime": pending["started"],
+        }
     return document
 
 
@@ -86,7 +100,12 @@ def forget(site: Site, endpoint: Resource) -> None:
     site.state.remove(endpoint)
 
 
-def _variant_facts(site: Site, variant: Document) -> Document:
+def config_name(endpoint: Resource) -> str:
+    """The configuration that *endpoint* serves: an update's, else that of its creation."""
+    return str(endpoint.facts.get("config", endpoint.request["EndpointConfigName"]))
+
+
+def variant_facts(site: Site, variant: Document) -> Document:
     """What the supervisor needs of a variant; the model's document is kept, for the record may be deleted."""
     model = find(site, MODEL, variant["ModelName"])
     return {
@@ -100,15 +119,30 @@ def _variant_facts(site: Site, variant: Document) -> Document:
 
 
 def _variant_summary(variant: Document) -> Document:
-    image = variant["model"]["PrimaryContainer"]["Image"]
+    desired = variant.get("desired", variant)
     return {
         "VariantName": variant["name"],
-        "DeployedImages": [{"SpecifiedImage": image, "ResolvedImage": image}],
+        "DeployedImages": _images(variant),
         "CurrentWeight": variant["weight"],
-        "DesiredWeight": variant["weight"],
+        "DesiredWeight": desired["weight"],
         "CurrentInstanceCount": variant["count"],
-        "DesiredInstanceCount": variant["count"],
+        "DesiredInstanceCount": desired["count"],
     }
+
+
+def _pending_summary(variant: Document, started: float) -> Document:
+    return {
+        "VariantName": variant["name"],
+        "DeployedImages": _images(variant),
+        "DesiredWeight": variant["weight"],
+        "DesiredInstanceCount": variant["count"],
+        "VariantStatus": [{"Status": "Creating", "StartTime": started}],
+    }
+
+
+def _images(variant: Document) -> list[Document]:
+    image = variant["model"]["PrimaryContainer"]["Image"]
+    return [{"SpecifiedImage": image, "ResolvedImage": image}]
 
 
 def _summary(site: Site, endpoint: Resource) -> Document:

@@ -1,6 +1,7 @@
 """InvokeEndpoint (contract B.2, B.6): from the caller's process straight to the container."""
 
 import re
+import threading
 from contextlib import suppress
 
 from backends.engine import routing
@@ -33,6 +34,7 @@ class Invoker:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._exchanges: dict[tuple[str, str], Exchange] = {}
+        self._lock = threading.Lock()
 
     def invoke(self, request: Document) -> Document:
         """Send ``Body`` to the variant that traffic or TargetVariant chooses.
@@ -89,13 +91,14 @@ class Invoker:
         if found is None:
             raise NoAnswer("it is being restarted")
         address = (found[0], found[1])
-        known = self._exchanges.get((endpoint, variant["name"]))
-        if known is not None and known.address == address:
-            return known
-        if known is not None:
-            known.close()
-        self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
-        return fresh
+        with self._lock:
+            known = self._exchanges.get((endpoint, variant["name"]))
+            if known is not None and known.address == address:
+                return known
+            if known is not None:
+                known.close()
+            self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
+            return fresh
 
     def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:
         region = self._site.settings.region

@@ -5,6 +5,7 @@ Source: developer guide, "How Amazon SageMaker Provides Training Information"; c
 
 import json
 import os
+import posixpath
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -24,18 +25,26 @@ def lay_out_training(root: Path, request: Document, *, host: str, hosts: Sequenc
     """
     channels = request.get("InputDataConfig", [])
     folders = ["input/config", "input/data", "model", "output/data", "output/metrics/sagemaker"]
+    folders += checkpoint_folders(request)
     _make(root, [*folders, *(f"input/data/{channel['ChannelName']}" for channel in channels)])
     mode = request["AlgorithmSpecification"].get("TrainingInputMode", "File")
     config = root / "input" / "config"
     _write(config / "hyperparameters.json", request.get("HyperParameters", {}))
     _write(config / "inputdataconfig.json", {c["ChannelName"]: _channel(c, mode) for c in channels})
     _write(config / "resourceconfig.json", _resources(request["ResourceConfig"], host, sorted(hosts)))
+    if "CheckpointConfig" in request:
+        _write(config / "checkpointconfig.json", {"LocalPath": _checkpoint_path(request)})
 
 
 def lay_out_serving(root: Path) -> Path:
     """Make the tree of a serving container below *root*; returns the model's folder, still writable."""
     _make(root, ["model"])
     return root / "model"
+
+
+def checkpoint_folders(request: Document) -> list[str]:
+    """Where the program keeps its checkpoints, seen from /opt/ml; empty without a CheckpointConfig, else one."""
+    return [posixpath.relpath(_checkpoint_path(request), "/opt/ml")] if "CheckpointConfig" in request else []
 
 
 def training_environment(request: Document, job_arn: str, region: str) -> dict[str, str]:
@@ -93,10 +102,15 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def _checkpoint_path(request: Document) -> str:
+    return str(request["CheckpointConfig"].get("LocalPath", "/opt/ml/checkpoints"))
+
+
 def _channel(channel: Document, default_mode: str) -> Document:
     source = channel.get("DataSource", {}).get("S3DataSource", {})
+    mode = channel.get("InputMode", default_mode)
     document = {
-        "TrainingInputMode": channel.get("InputMode", default_mode),
+        "TrainingInputMode": "File" if mode == "FastFile" else mode,  # What AWS shows by now (A.3).
         "S3DistributionType": source.get("S3DataDistributionType", "FullyReplicated"),
         "RecordWrapperType": channel.get("RecordWrapperType", "None"),
     }

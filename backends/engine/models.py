@@ -1,9 +1,10 @@
 """Models and endpoint configurations as documents (contract B.3, B.4); also how any resource is found and recorded."""
 
-from backends.engine.documents import check_absent, check_range, page, refuse, required, required_name
+from backends.engine.documents import check_absent, check_choice, check_range, page, refuse, required, required_name
 from backends.engine.runners import ImageMissing
 from backends.engine.site import ENDPOINT_CONFIG, MODEL, Site
 from backends.engine.state import Document, Resource, Taken
+from backends.engine.tags import check_tags
 from backends.errors import BackendError
 
 _LONGEST_TIMEOUT_SECONDS = 3600
@@ -13,19 +14,17 @@ _SHORTEST_TIMEOUT_SECONDS = 60
 def create_model(site: Site, request: Document) -> Document:
     """CreateModel: record it; nothing is started. Image and model data must be there (contract 0.3)."""
     name = required_name(request, "ModelName")
-    check_absent(request, f"Model '{name}'", ["Containers"])
+    check_absent(request, f"Model '{name}'", ["Containers", "InferenceExecutionConfig"])
     image = required(request, "PrimaryContainer.Image")
     container = request["PrimaryContainer"]
-    check_absent(container, f"Model '{name}'", ["ModelDataSource", "AdditionalModelDataSources", "MultiModelConfig"])
+    check_absent(container, f"Model '{name}'", ["AdditionalModelDataSources", "MultiModelConfig"])
     if container.get("Mode", "SingleModel") != "SingleModel":
         raise refuse(f"Model '{name}': this engine serves one model per container for now (Mode SingleModel).")
     try:
         site.runner.check(image)
     except ImageMissing as exc:
         raise refuse(f"Requested image {image} not found. {exc}") from exc
-    url = container.get("ModelDataUrl")
-    if url is not None and not _is_stored(site, url):
-        raise refuse(f"Could not find model data at {url}. Train the model first, or correct the URL.")
+    _check_model_data(site, container)
     record(site, MODEL, name, request)
     return {"ModelArn": site.arn(MODEL, name)}
 
@@ -119,7 +118,8 @@ def find(site: Site, kind: str, name: str) -> Resource:
 
 
 def record(site: Site, kind: str, name: str, request: Document, facts: Document | None = None) -> None:
-    """Insert the model, configuration or endpoint, or raise AWS's error for a name that is taken."""
+    """Insert the model, configuration or endpoint, or raise AWS's error for tags or a name that cannot be."""
+    check_tags(request)
     try:
         site.state.insert(kind, name, request, facts or {})
     except Taken as exc:
@@ -136,9 +136,28 @@ def _check_variant(site: Site, variant: Document) -> None:
         check_range(variant.get(member), member, _SHORTEST_TIMEOUT_SECONDS, _LONGEST_TIMEOUT_SECONDS)
 
 
-def _is_stored(site: Site, url: str) -> bool:
+def _check_model_data(site: Site, container: Document) -> None:
+    uri = container.get("ModelDataUrl")
+    is_prefix = False
+    if "ModelDataSource" in container:
+        if uri is not None:
+            raise refuse("ModelDataUrl and ModelDataSource exclude one another; give one of them.")
+        path = "PrimaryContainer.ModelDataSource.S3DataSource"
+        source = required({"PrimaryContainer": container}, path)
+        check_absent(source, "ModelDataSource", ["ManifestS3Uri", "HubAccessConfig"])
+        uri = required(source, "S3Uri")
+        check_choice(required(source, "S3DataType"), f"{path}.S3DataType", ("S3Prefix", "S3Object"))
+        check_choice(required(source, "CompressionType"), f"{path}.CompressionType", ("None", "Gzip"))
+        is_prefix = source["S3DataType"] == "S3Prefix"
+        if is_prefix and (source["CompressionType"] == "Gzip" or not uri.endswith("/")):
+            raise refuse(f"ModelDataSource {uri}: an S3Prefix ends with / and goes with CompressionType None.")
+    if uri is not None and not _is_stored(site, uri, is_prefix=is_prefix):
+        raise refuse(f"Could not find model data at {uri}. Train the model first, or correct the URL.")
+
+
+def _is_stored(site: Site, uri: str, *, is_prefix: bool) -> bool:
     try:
-        return site.store.exists(url)
+        return any(True for _ in site.store.list_objects(uri)) if is_prefix else site.store.exists(uri)
     except BackendError:
         return False
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.engine import archives, layout
+from backends.engine import archives, channels, layout
 from backends.engine.exchange import Exchange, NoAnswer
 from backends.engine.logs import tail
 from backends.engine.runners import Address, Program, RunnerFailed, Running
@@ -61,16 +61,28 @@ class ServingContainer:
         """Lay out /opt/ml and unpack the model into it, read-only; what an earlier life left is removed.
 
         Raises:
-            NotFound: the model's archive is gone from the store.
+            NotFound: the model is gone from the store.
             archives.ArchiveRefused: it is not a tar.gz that may be unpacked.
+            channels.UnusableKey: a key of an uncompressed one cannot be a file.
         """
         layout.remove(self.folder)
         container = self.model["PrimaryContainer"]
         model_folder = layout.lay_out_serving(self.folder / "ml")
-        if url := container.get("ModelDataUrl"):
-            with self.site.store.reader(url) as stream:
-                archives.extract(stream, model_folder)
+        self._fetch_model(container, model_folder)
         layout.make_read_only(model_folder)
+
+    def _fetch_model(self, container: Document, folder: Path) -> None:
+        source = container.get("ModelDataSource", {}).get("S3DataSource", {})
+        uri = container.get("ModelDataUrl") or source.get("S3Uri")
+        if uri is None:
+            return
+        if source.get("CompressionType", "Gzip") == "Gzip":
+            with self.site.store.reader(uri) as stream:
+                archives.extract(stream, folder)
+        elif source["S3DataType"] == "S3Object":
+            channels.download_one(self.site.store, uri, folder)
+        else:
+            channels.download(self.site.store, uri, folder, takes_folders=False)
 
     def start(self) -> None:
         """Start ``serve``. Raises ImageMissing or OSError."""

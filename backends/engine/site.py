@@ -14,6 +14,13 @@ TRANSFORM = "transform job"
 MODEL = "model"
 ENDPOINT_CONFIG = "endpoint configuration"
 ENDPOINT = "endpoint"
+_ARN_TYPES = {
+    TRAINING: "training-job",
+    TRANSFORM: "transform-job",
+    MODEL: "model",
+    ENDPOINT_CONFIG: "endpoint-config",
+    ENDPOINT: "endpoint",
+}
 # A job or endpoint in one of these has nothing running.
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
 
@@ -33,8 +40,15 @@ class Site:
 
     def arn(self, kind: str, name: str) -> str:
         """The ARN of a resource of one of the kinds above."""
-        spelled = "endpoint-config" if kind == ENDPOINT_CONFIG else kind.replace(" ", "-")
-        return arn(self.settings.region, ACCOUNT, spelled, name)
+        return arn(self.settings.region, ACCOUNT, _ARN_TYPES[kind], name)
+
+    def named_by(self, arn: str) -> tuple[str, str]:
+        """Kind and lower-cased name of what *arn* names; two empty strings if it cannot be a resource of this place."""
+        for kind in _ARN_TYPES:
+            before_name = self.arn(kind, "")
+            if arn.lower().startswith(before_name):
+                return kind, arn[len(before_name) :].lower()
+        return "", ""
 
     def is_gone(self) -> bool:
         """True once somebody has removed the place by hand: nobody can ask for anything here any more."""

@@ -30,12 +30,12 @@ CREATE TABLE IF NOT EXISTS resource (
     PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS resource_by_time ON resource (kind, created);
--- Endpoint names differ by more than case (CreateEndpoint's reference).
-CREATE UNIQUE INDEX IF NOT EXISTS endpoint_by_name ON resource (lower(name)) WHERE kind = 'endpoint';
+CREATE INDEX IF NOT EXISTS resource_by_arn ON resource (kind, lower(name));
 """
 _VERSION = 1
 # A name can be used again; together with the time of creation it is one life of one resource.
 _THIS = "WHERE kind = ? AND name = ? AND created = ?"
+_ANY_CASE = "WHERE kind = ? AND lower(name) = lower(?)"
 
 
 class Taken(Exception):
@@ -88,22 +88,26 @@ class State:
         """Record a new resource.
 
         Raises:
-            Taken: there is one of that kind and name.
+            Taken: there is one of that kind and name; names differ by more than case, as ARNs do.
         """
         created = time.time()
-        try:
-            with self._transaction() as db:
-                db.execute(
-                    "INSERT INTO resource VALUES (?, ?, ?, ?, ?)",
-                    (kind, name, created, json.dumps(request), json.dumps(facts)),
-                )
-        except sqlite3.IntegrityError as exc:
-            raise Taken(f"{kind} {name}") from exc
+        with self._transaction() as db:
+            if db.execute(f"SELECT 1 FROM resource {_ANY_CASE}", (kind, name)).fetchone():  # noqa: S608  a constant
+                raise Taken(f"{kind} {name}")
+            db.execute(
+                "INSERT INTO resource VALUES (?, ?, ?, ?, ?)",
+                (kind, name, created, json.dumps(request), json.dumps(facts)),
+            )
         return Resource(kind, name, created, request, facts)
 
     def find(self, kind: str, name: str) -> Resource | None:
         """Return the resource, or None."""
         row = self._db().execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+        return None if row is None else _resource(row)
+
+    def find_any_case(self, kind: str, name: str) -> Resource | None:
+        """Return the resource whose name differs from *name* by case at most, or None."""
+        row = self._db().execute(f"SELECT * FROM resource {_ANY_CASE}", (kind, name)).fetchone()  # noqa: S608
         return None if row is None else _resource(row)
 
     def again(self, resource: Resource) -> Resource | None:

@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+from backends.engine import layout
 from backends.engine.documents import (
     check_absent,
     check_choice,
@@ -21,11 +22,16 @@ from backends.engine.runners import ImageMissing
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
+from backends.engine.tags import check_tags
 from backends.errors import BackendError, NotFound
 from backends.naming import join_uri, split_uri
 from backends.sagemaker.readings import ServiceError
 
+_UPDATABLE = ("ProfilerConfig", "ProfilerRuleConfigurations", "RemoteDebugConfig", "ResourceConfig")
+_KEEP_ALIVE_RANGE = ("ResourceConfig.KeepAlivePeriodInSeconds", 0, 21_600)
 _RUNTIME_RANGE = ("StoppingCondition.MaxRuntimeInSeconds", 1, 28 * 86_400)
+# What a channel of each mode may be read from (A.7).
+_INPUT_MODES = {"File": {"S3Prefix", "ManifestFile"}, "FastFile": {"S3Prefix"}}
 _CHANNEL_NAME = re.compile(r"[A-Za-z0-9.\-_]{1,64}")
 
 
@@ -62,7 +68,7 @@ def create(site: Site, request: Document) -> Document:
 def describe(site: Site, request: Document) -> Document:
     """DescribeTrainingJob: the request echoed with AWS's defaults filled in, and what became of it (A.12)."""
     job = _find(site, request)
-    document = _echo(job.request)
+    document = _echo(_as_updated(job))
     transitions = job.facts["transitions"]
     document |= {
         "TrainingJobArn": site.arn(TRAINING, job.name),
@@ -70,10 +76,12 @@ def describe(site: Site, request: Document) -> Document:
         "SecondaryStatus": transitions[-1]["Status"],
         "SecondaryStatusTransitions": transitions,
         "CreationTime": job.created,
-        "LastModifiedTime": transitions[-1]["StartTime"],
+        "LastModifiedTime": _modified(job),
         "ModelArtifacts": {"S3ModelArtifacts": artifact_uri(job.request)},
         "ProfilingStatus": "Disabled",
     }
+    if pool := _warm_pool(job):
+        document["WarmPoolStatus"] = pool
     for member in ("FailureReason", "TrainingStartTime", "TrainingEndTime", "FinalMetricDataList"):
         if member in job.facts:
             document[member] = job.facts[member]
@@ -97,6 +105,25 @@ def stop(site: Site, request: Document) -> Document:
     return {}
 
 
+def update(site: Site, request: Document) -> Document:
+    """UpdateTrainingJob: what is given replaces what DescribeTrainingJob shows; none of it changes the program's world.
+
+    Of an ended job only the warm pool's KeepAlivePeriodInSeconds can be changed; the pool is gone by then.
+    """
+    job = _find(site, request)
+    changes = {member: request[member] for member in _UPDATABLE if member in request}
+    _check_keep_alive(request.get("ResourceConfig", {}))
+
+    def change(facts: Document) -> None:
+        if facts["status"] in ENDED and changes.keys() - {"ResourceConfig"}:
+            raise refuse(f"The request was rejected because the training job is in status {facts['status']}.")
+        facts["changes"] = facts.get("changes", {}) | changes
+        facts["modified"] = time.time()
+
+    site.state.edit(job, change)
+    return {"TrainingJobArn": site.arn(TRAINING, job.name)}
+
+
 def delete(site: Site, request: Document) -> Document:
     """DeleteTrainingJob: forget an ended job and free its name; its artifacts stay in the store."""
     job = _find(site, request)
@@ -108,18 +135,29 @@ def delete(site: Site, request: Document) -> Document:
 
 def listing(site: Site, request: Document) -> Document:
     """ListTrainingJobs."""
+    jobs = site.state.every(TRAINING)
+    if wanted := request.get("WarmPoolStatusEquals"):
+        jobs = (job for job in jobs if _warm_pool(job).get("Status") == wanted)
+    if request.get("TrainingPlanArnEquals"):
+        jobs = iter(())  # No job here belongs to a plan.
     return page(
-        site.state.every(TRAINING),
-        request,
-        summary=lambda job: _summary(site, job),
-        modified=lambda job: float(job.facts["transitions"][-1]["StartTime"]),
-        result="TrainingJobSummaries",
+        jobs, request, summary=lambda job: _summary(site, job), modified=_modified, result="TrainingJobSummaries"
     )
 
 
 def artifact_uri(request: Document) -> str:
-    """Where the job's model.tar.gz goes; known before the job has run (A.8)."""
-    return output_uri(request, "model.tar.gz")
+    """Where the job's model goes, an archive or a folder of files; known before the job has run (A.8)."""
+    return output_uri(request, "model.tar.gz" if is_compressed(request) else "model")
+
+
+def is_compressed(request: Document) -> bool:
+    """Whether the model is to become model.tar.gz."""
+    return bool(request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP")
+
+
+def input_mode(request: Document, channel: Document) -> str:
+    """How the program is to read *channel*: its own InputMode, else the algorithm's."""
+    return str(channel.get("InputMode", request["AlgorithmSpecification"].get("TrainingInputMode", "File")))
 
 
 def output_uri(request: Document, file_name: str) -> str:
@@ -144,7 +182,8 @@ def _taken(site: Site, name: str) -> ServiceError:
 
 def _check(site: Site, request: Document) -> None:
     name = request["TrainingJobName"]
-    check_absent(request, f"Training job '{name}'", ["CheckpointConfig", "WarmStartConfig", "RetryStrategy"])
+    check_absent(request, f"Training job '{name}'", ["WarmStartConfig", "RetryStrategy"])
+    check_tags(request)
     image = required(request, "AlgorithmSpecification.TrainingImage")
     required(request, "RoleArn")
     try:
@@ -157,6 +196,7 @@ def _check(site: Site, request: Document) -> None:
     check_range(required(request, "StoppingCondition").get("MaxRuntimeInSeconds"), *_RUNTIME_RANGE)
     _check_resources(site, required(request, "ResourceConfig"))
     _check_output(site, required(request, "OutputDataConfig"))
+    _check_checkpoints(site, request)
     channels = request.get("InputDataConfig", [])
     for channel in channels:
         _check_channel(site, request, channel)
@@ -168,6 +208,7 @@ def _check(site: Site, request: Document) -> None:
 def _check_resources(site: Site, resources: Document) -> None:
     if resources.get("InstanceGroups"):
         raise refuse("InstanceGroups: this engine runs training jobs on instances of one type for now.")
+    _check_keep_alive(resources)
     count = resources.get("InstanceCount", 1)
     check_range(count, "ResourceConfig.InstanceCount", 1)
     most = site.runner.most_hosts
@@ -176,6 +217,10 @@ def _check_resources(site: Site, resources: Document) -> None:
             f"InstanceCount {count}: the {site.settings.runner} runner has {most} host{'s' if most > 1 else ''} for a "
             "job; the docker runner gives each host a container. Ask for fewer, or choose that runner."
         )
+
+
+def _check_keep_alive(resources: Document) -> None:
+    check_range(resources.get("KeepAlivePeriodInSeconds"), *_KEEP_ALIVE_RANGE)
 
 
 def _check_channel(site: Site, request: Document, channel: Document) -> None:
@@ -187,9 +232,12 @@ def _check_channel(site: Site, request: Document, channel: Document) -> None:
             "Member must satisfy regular expression pattern: [A-Za-z0-9\\.\\-_]+",
         )
     source = channel.get("DataSource", {}).get("S3DataSource")
-    mode = channel.get("InputMode", request["AlgorithmSpecification"].get("TrainingInputMode", "File"))
-    if source is None or source.get("S3DataType") != "S3Prefix" or mode != "File":
-        raise refuse(f"Channel '{name}': this engine reads S3Prefix channels in File mode for now.")
+    mode = input_mode(request, channel)
+    if source is None or mode not in _INPUT_MODES or source.get("S3DataType") not in _INPUT_MODES[mode]:
+        raise refuse(
+            f"Channel '{name}': this engine reads S3Prefix and ManifestFile in File mode, S3Prefix in FastFile mode, "
+            "and nothing else for now."
+        )
     if channel.get("RecordWrapperType", "None") != "None":
         raise refuse(f"Channel '{name}': RecordWrapperType RecordIO is only valid in Pipe mode.")
     check_choice(channel.get("CompressionType"), "InputDataConfig.CompressionType", ("None", "Gzip"))
@@ -216,9 +264,19 @@ def require_objects(site: Site, uri: str, *, role: str) -> None:
 
 
 def _check_output(site: Site, output: Document) -> None:
-    if output.get("CompressionType", "GZIP") != "GZIP":
-        raise refuse("OutputDataConfig.CompressionType NONE: this engine makes model.tar.gz only for now.")
-    uri = required(output, "S3OutputPath")
+    check_choice(output.get("CompressionType"), "OutputDataConfig.CompressionType", ("GZIP", "NONE"))
+    _check_place(site, required(output, "S3OutputPath"))
+
+
+def _check_checkpoints(site: Site, request: Document) -> None:
+    for folder in layout.checkpoint_folders(request):
+        _check_place(site, required(request, "CheckpointConfig.S3Uri"))
+        if folder.split("/")[0] in {"..", ".", "input"}:
+            raise refuse("CheckpointConfig.LocalPath: this engine keeps checkpoints below /opt/ml, outside its input.")
+
+
+def _check_place(site: Site, uri: str) -> None:
+    """Refuse a request whose results could not be stored below *uri*."""
     try:
         split_uri(uri, key_required=False)
         next(iter(site.store.list_objects(uri)), None)
@@ -234,6 +292,27 @@ def _check_metrics(definitions: list[Document]) -> None:
             raise refuse(
                 f"Metric '{definition['Name']}': the regex {definition['Regex']!r} is not valid: {exc}."
             ) from exc
+
+
+def _as_updated(job: Resource) -> Document:
+    """The job's request with what UpdateTrainingJob has changed of it."""
+    request = dict(job.request)
+    for member, value in job.facts.get("changes", {}).items():
+        request[member] = {**request.get(member, {}), **value} if isinstance(value, dict) else value
+    return request
+
+
+def _modified(job: Resource) -> float:
+    return float(max(job.facts["transitions"][-1]["StartTime"], job.facts.get("modified", 0.0)))
+
+
+def _warm_pool(job: Resource) -> Document:
+    """WarmPoolStatus of a job that asked for instances to be kept; here none are, once it has ended (A.13)."""
+    if not _as_updated(job)["ResourceConfig"].get("KeepAlivePeriodInSeconds"):
+        return {}
+    if job.facts["status"] not in ENDED:
+        return {"Status": "InUse"}
+    return {"Status": "Terminated", "ResourceRetainedBillableTimeInSeconds": 0}
 
 
 def _echo(request: Document) -> Document:
@@ -259,10 +338,12 @@ def _summary(site: Site, job: Resource) -> Document:
         "TrainingJobName": job.name,
         "TrainingJobArn": site.arn(TRAINING, job.name),
         "CreationTime": job.created,
-        "LastModifiedTime": job.facts["transitions"][-1]["StartTime"],
+        "LastModifiedTime": _modified(job),
         "TrainingJobStatus": job.facts["status"],
         "SecondaryStatus": job.facts["transitions"][-1]["Status"],
     }
+    if pool := _warm_pool(job):
+        summary["WarmPoolStatus"] = pool
     if "TrainingEndTime" in job.facts:
         summary["TrainingEndTime"] = job.facts["TrainingEndTime"]
     return summary

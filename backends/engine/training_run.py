@@ -9,8 +9,9 @@ from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
 from backends.engine.state import Document, Resource
-from backends.engine.training import output_uri
+from backends.engine.training import artifact_uri, input_mode, is_compressed, output_uri
 from backends.errors import BackendError
+from backends.naming import join_uri
 from backends.stores import stream_of
 
 _REASON_LIMIT_CHARS = 1024
@@ -65,6 +66,9 @@ class _TrainingRun:
         self._folder = site.folder(job)
         names = layout.host_names(self._request["ResourceConfig"].get("InstanceCount", 1))
         self._hosts = [_Host(name, self._folder) for name in names]
+        self._checkpoint_folders = layout.checkpoint_folders(self._request)
+        self._checkpoint_uri = self._request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/") + "/"
+        self._fetched: set[str] = set()
 
     def carry_out(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,7 +88,7 @@ class _TrainingRun:
             return _STOPPED
         except RunnerFailed as exc:
             return _failed(f"InternalServerError: {exc}")
-        except (channels.UnusableKey, BackendError, ImageMissing) as exc:
+        except (BackendError, ImageMissing) as exc:
             return _failed(f"ClientError: {exc}")
         except Exception as exc:  # noqa: BLE001  whatever it is, the job must end and say why
             import traceback  # noqa: PLC0415  for bugs only
@@ -96,6 +100,7 @@ class _TrainingRun:
         for host in self._hosts:
             host.folder.mkdir(mode=0o700)
             layout.lay_out_training(host.root, self._request, host=host.name, hosts=[host.name for host in self._hosts])
+            self._fetch_checkpoints(host)
         inputs = self._request.get("InputDataConfig", [])
         if inputs:
             self._enter("Downloading", "Downloading input data")
@@ -106,7 +111,15 @@ class _TrainingRun:
                 self._raise_if_stopped()
                 folder = host.root / "input" / "data" / channel["ChannelName"]
                 share = (number, len(self._hosts)) if is_sharded else (0, 1)
-                channels.download(self._site.store, source["S3Uri"], folder, share=share)
+                channels.download(
+                    self._site.store,
+                    source["S3Uri"],
+                    folder,
+                    share=share,
+                    is_manifest=source["S3DataType"] == "ManifestFile",
+                )
+                if input_mode(self._request, channel) == "FastFile":
+                    layout.make_read_only(folder)
         self._raise_if_stopped()
 
     def _train(self) -> _Ending:
@@ -122,6 +135,7 @@ class _TrainingRun:
             ended = self._watch(running)
             for program in running:
                 program.collect()
+            self._store_checkpoints()
             if ended.code and not ended.cause:
                 return self._blame(self._hosts[ended.host], ended.code, running[ended.host].diagnosis())
             return self._upload(ended.cause)
@@ -153,6 +167,7 @@ class _TrainingRun:
             is_isolated=self._request.get("EnableNetworkIsolation", False),
             network=network,
             host=host.name,
+            outputs=("model", "output", *self._checkpoint_folders),
         )
         try:
             return self._site.runner.start(program)
@@ -185,7 +200,7 @@ class _TrainingRun:
 
     def _blame(self, host: _Host, code: int, diagnosis: str) -> _Ending:
         self._record_metrics()
-        self._upload_folder("output/data", "output.tar.gz")
+        self._upload_archive("output/data", output_uri(self._request, "output.tar.gz"))
         ending = f", exit code: {code}" + (f" ({diagnosis})" if diagnosis else "")
         text = masked(layout.failure_text(host.root))[: _REASON_LIMIT_CHARS - len("AlgorithmError: " + ending)]
         return _failed(f"AlgorithmError: {text}{ending}")
@@ -193,25 +208,52 @@ class _TrainingRun:
     def _upload(self, cause: str) -> _Ending:
         self._record_metrics()
         self._enter("Uploading", "Uploading generated training model")
-        self._upload_folder("model", "model.tar.gz", even_if_empty=True)
-        self._upload_folder("output/data", "output.tar.gz")
+        if is_compressed(self._request):
+            self._upload_archive("model", artifact_uri(self._request), even_if_empty=True)
+        else:
+            self._upload_files("model", artifact_uri(self._request))
+        self._upload_archive("output/data", output_uri(self._request, "output.tar.gz"))
         if cause == "runtime":
             return _OVERLONG
         return _STOPPED if cause == "stop" or self._stop_requested() else _COMPLETED
 
-    def _upload_folder(self, folder: str, file_name: str, *, even_if_empty: bool = False) -> None:
-        """Store the folder of all hosts as one archive; of files of one name the first host's is taken."""
-        source = self._hosts[0].root / folder
-        source.mkdir(parents=True, exist_ok=True)  # The program may have removed it.
-        for host in self._hosts[1:]:
-            if (host.root / folder).is_dir():
-                layout.merge(host.root / folder, source)
-        if even_if_empty or any(source.iterdir()):
-            uri = output_uri(self._request, file_name)
-            from backends.engine import archives  # noqa: PLC0415  see _train
+    def _upload_archive(self, folder: str, uri: str, *, even_if_empty: bool = False) -> None:
+        from backends.engine import archives  # noqa: PLC0415  see _train
 
+        source = self._merged(folder)
+        if even_if_empty or any(source.iterdir()):
             with stream_of(archives.pack(source)) as archive:
                 self._site.store.write(uri, archive, content_type="application/x-tar")
+
+    def _upload_files(self, folder: str, uri: str) -> set[str]:
+        """Store the files of the folder of all hosts below *uri*; the URIs that they got."""
+        from backends.engine import archives  # noqa: PLC0415  see _train
+
+        stored = set()
+        for name, path in archives.files(self._merged(folder)):
+            stored.add(self._site.store.upload(path, join_uri(uri, name)).uri)
+        return stored
+
+    def _merged(self, folder: str) -> Path:
+        """The folder of all hosts as one; of files of one name the first host's is taken."""
+        merged = self._hosts[0].root / folder
+        merged.mkdir(parents=True, exist_ok=True)  # The program may have removed it.
+        for host in self._hosts[1:]:
+            if (host.root / folder).is_dir():
+                layout.merge(host.root / folder, merged)
+        return merged
+
+    def _fetch_checkpoints(self, host: _Host) -> None:
+        for folder in self._checkpoint_folders:
+            channels.download(self._site.store, self._checkpoint_uri, host.root / folder)
+            found = self._site.store.list_objects(self._checkpoint_uri)
+            self._fetched |= {info.uri for info in found if not info.uri.endswith("/")}
+
+    def _store_checkpoints(self) -> None:
+        """Store what the hosts have, however their programs have ended; what was fetched and is no more goes."""
+        for folder in self._checkpoint_folders:
+            for uri in self._fetched - self._upload_files(folder, self._checkpoint_uri):
+                self._site.store.delete(uri)
 
     def _record_metrics(self) -> None:
         definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])

@@ -20,6 +20,7 @@ from backends.engine.models import find
 from backends.engine.site import ENDED, MODEL, TRANSFORM, Site
 from backends.engine.state import Document, Resource, Taken
 from backends.engine.supervision import Supervisor
+from backends.engine.tags import check_tags
 from backends.engine.training import require_objects
 from backends.errors import BackendError
 from backends.naming import split_uri
@@ -44,8 +45,7 @@ def create(site: Site, request: Document) -> Document:
     supervisor = Supervisor(site.settings)  # It loads while the request is checked.
     try:
         _check(site, request)
-        model = find(site, MODEL, required_name(request, "ModelName"))
-        facts = {"status": "InProgress", "seat": supervisor.seat, "model": model.request}
+        facts = {"status": "InProgress", "seat": supervisor.seat, "model": _model(site, request)}
         site.state.insert(TRANSFORM, name, request, facts)
     except Taken as exc:
         supervisor.dismiss()
@@ -125,6 +125,7 @@ def data_processing(request: Document) -> filters.DataProcessing:
 
 def _check(site: Site, request: Document) -> None:
     check_absent(request, f"Transform job '{request['TransformJobName']}'", ["DataCaptureConfig"])
+    check_tags(request)
     uri = required(request, "TransformInput.DataSource.S3DataSource.S3Uri")
     output_uri = required(request, "TransformOutput.S3OutputPath")
     count = required(request, "TransformResources.InstanceCount")
@@ -143,6 +144,16 @@ def _check(site: Site, request: Document) -> None:
     except BackendError as exc:
         raise refuse(str(exc)) from exc
     require_objects(site, uri, role="")
+
+
+def _model(site: Site, request: Document) -> Document:
+    model = find(site, MODEL, required_name(request, "ModelName"))
+    if "ModelDataSource" in model.request["PrimaryContainer"]:
+        raise refuse(
+            "SageMaker Batch currently doesn't support Model entity with container definitions which use "
+            "ModelDataSource; give the model a ModelDataUrl."
+        )
+    return model.request
 
 
 def _check_choices(request: Document) -> None:

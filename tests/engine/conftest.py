@@ -170,7 +170,7 @@ class Stage:
             with suppress(ServiceError):
                 self.call("StopTransformJob", TransformJobName=job.name)
         for endpoint in self.engine.site.state.every("endpoint"):
-            if endpoint.facts["status"] == "Creating":
+            if endpoint.facts["status"] in {"Creating", "Updating"}:
                 self.settled(endpoint.name)
             self.call("DeleteEndpoint", EndpointName=endpoint.name)
         self.until(self.engine.is_idle, bool)

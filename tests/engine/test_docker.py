@@ -13,7 +13,8 @@ from backends.engine.settings import DockerSettings
 from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
 from tests.docker_engine import BASE, probe_image
-from tests.engine.conftest import ROLE, Stage, variant
+from tests.engine.conftest import ROLE, Stage, channel, variant
+from tests.engine.hammer import hammering
 from tests.faults.conftest import kill, processes_of
 
 LOOK_AROUND = """
@@ -166,6 +167,45 @@ def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     stage.delete_endpoint("cell")
     assert [found.name for found in client.networks.list() if found.name == network] == []
     client.close()
+
+
+def test_an_update_loses_no_request(make: Callable[..., Stage]) -> None:
+    """The new container comes up beside the old one, which ends when nobody can wait for its answer any more."""
+    stage = make()
+    for version in "12":
+        container = {"Image": probe_image(), "Environment": {"VERSION": version}}
+        stage.call("CreateModel", ModelName=f"v{version}", PrimaryContainer=container, ExecutionRoleArn=ROLE)
+        variants = [variant(f"v{version}")]
+        stage.call("CreateEndpointConfig", EndpointConfigName=f"v{version}", ProductionVariants=variants)
+    stage.call("CreateEndpoint", EndpointName="moving-update", EndpointConfigName="v1")
+    stage.settled("moving-update")
+    with hammering(stage, "moving-update") as seen:
+        stage.call("UpdateEndpoint", EndpointName="moving-update", EndpointConfigName="v2")
+        assert stage.settled("moving-update")["EndpointConfigName"] == "v2"
+        stage.until(lambda: set(seen.versions[-20:]), {"2"}.__eq__)
+        stage.until(lambda: len(left_over("moving-update")), lambda count: count == 2)  # A container and its volume.
+    assert (seen.failures, set(seen.versions)) == ([], {"1", "2"})
+    stage.delete_endpoint("moving-update")
+    assert left_over("moving-update") == []
+
+
+def test_checkpoints_are_brought_home(make: Callable[..., Stage]) -> None:
+    """And a FastFile channel is read-only, to root as well; an entrypoint replaces the image's own (A.1, A.7, A.8)."""
+    stage = make()
+    stage.put("kept-checkpoints/1", b"one")
+    command = "mv /opt/ml/checkpoints/1 /opt/ml/checkpoints/2; cd /opt/ml/input/data; touch train/x; ! touch fast/x"
+    algorithm = {"ContainerEntrypoint": ["/bin/sh", "-ec"], "ContainerArguments": [command]}
+    job = stage.train(
+        "checkpointed",
+        algorithm={"TrainingImage": probe_image(), **algorithm},
+        InputDataConfig=[
+            channel("train", "s3://bucket/in/"),
+            channel("fast", "s3://bucket/in/", InputMode="FastFile"),
+        ],
+        CheckpointConfig={"S3Uri": "s3://bucket/kept-checkpoints"},
+    )
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert stage.keys("kept-checkpoints/") == ["kept-checkpoints/2"]
 
 
 def test_a_host_each(make: Callable[..., Stage]) -> None:

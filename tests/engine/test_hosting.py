@@ -5,11 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from backends.engine.settings import ACCOUNT
 from backends.sagemaker.readings import ServiceError
+from tests.archives import archive
 from tests.engine.conftest import ROLE, Stage, variant
 
 MakeStage = Callable[..., Stage]
@@ -20,6 +22,12 @@ ARN = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}"
 def endpoint(stage: Stage) -> Iterator[str]:
     yield stage.deploy("Shared")
     stage.delete_endpoint("Shared")
+
+
+def data_source(uri: str, **members: str) -> dict[str, Any]:
+    """A container whose model is not a tar.gz."""
+    source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None", **members}
+    return {"Image": "probe", "ModelDataSource": {"S3DataSource": source}}
 
 
 def model_error(stage: Stage, name: str, body: bytes) -> ServiceError:
@@ -61,11 +69,28 @@ def test_a_model_is_described(stage: Stage) -> None:
         ({"Image": "no-such"}, "Requested image no-such not found."),
         ({"Image": "probe", "Mode": "MultiModel"}, "one model per container"),
         ({}, "Value null at 'primaryContainer.image'"),
+        (data_source("s3://bucket/none/"), "Could not find model data at s3://bucket/none/"),
+        (data_source("s3://bucket/none", S3DataType="S3Object"), "Could not find model data at s3://bucket/none"),
+        (data_source("s3://bucket/none"), "an S3Prefix ends with /"),
+        (data_source("s3://bucket/none/", CompressionType="Gzip"), "goes with CompressionType None"),
+        (data_source("s3://bucket/none/", S3DataType="File"), "enum value set: [S3Prefix, S3Object]"),
+        (data_source("s3://bucket/none/") | {"ModelDataUrl": "s3://bucket/m.tar.gz"}, "exclude one another"),
     ],
 )
-def test_a_model_that_cannot_be_served_is_refused(stage: Stage, container: dict[str, str], text: str) -> None:
+def test_a_model_that_cannot_be_served_is_refused(stage: Stage, container: dict[str, Any], text: str) -> None:
     """At CreateModel; only objects of the configured store are read (0.3, S14, F.3 4)."""
     assert text in stage.refusal("CreateModel", ModelName="never", PrimaryContainer=container).message
+
+
+def test_several_containers_are_refused(stage: Stage) -> None:
+    """By name, until they are carried out (B.8)."""
+    container = {"Image": "probe"}
+    for members in (
+        {"Containers": [container, container]},
+        {"PrimaryContainer": container, "InferenceExecutionConfig": {"Mode": "Direct"}},
+    ):
+        error = stage.refusal("CreateModel", ModelName="never", **members)
+        assert (error.code, "does not carry out" in error.message) == ("ValidationException", True)
 
 
 def test_an_endpoint_configuration_is_described(stage: Stage) -> None:
@@ -180,6 +205,46 @@ def test_the_model_folder_is_read_only(stage: Stage, endpoint: str) -> None:
     """
     folder = next(stage.home.glob(f"endpoint/{endpoint}@*/AllTraffic/ml/model"))
     assert all(not path.stat().st_mode & 0o222 for path in [folder, *folder.iterdir()])
+
+
+@pytest.mark.parametrize(
+    ("source", "members"),
+    [
+        ("s3://bucket/raw/whole/", {}),
+        ("s3://bucket/raw/whole/model.txt", {"S3DataType": "S3Object"}),
+        ("s3://bucket/raw/whole.tar.gz", {"S3DataType": "S3Object", "CompressionType": "Gzip"}),
+    ],
+)
+def test_a_model_may_be_files(stage: Stage, source: str, members: dict[str, str]) -> None:
+    """ModelDataSource: a prefix, one file, or an archive; a batch transform does not take it (B.3, C.1)."""
+    stage.put("raw/whole/model.txt", b"as it is")
+    stage.put("raw/whole/model.txt.old", b"another object")
+    stage.put("raw/whole.tar.gz", archive({"model.txt": b"as it is"}))
+    stage.call("CreateModel", ModelName="raw", PrimaryContainer=data_source(source, **members), ExecutionRoleArn=ROLE)
+    stage.call("CreateEndpointConfig", EndpointConfigName="raw", ProductionVariants=[variant("raw")])
+    stage.call("CreateEndpoint", EndpointName="raw", EndpointConfigName="raw")
+    assert stage.settled("raw")["EndpointStatus"] == "InService"
+    assert stage.invoke("raw", b"model")["Body"] == b"as it is"
+    stage.put("batch/a", b"x\n")
+    error = stage.refusal("CreateTransformJob", **stage.transform_request("raw", ModelName="raw"))
+    assert error.message.startswith("SageMaker Batch currently doesn't support Model entity with container definitions")
+    stage.delete_endpoint("raw")
+    stage.call("DeleteEndpointConfig", EndpointConfigName="raw")
+    stage.call("DeleteModel", ModelName="raw")
+
+
+@pytest.mark.parametrize("key", ["folder/", "..", "a//b"])
+def test_a_model_of_unusable_keys_fails_the_endpoint(stage: Stage, key: str) -> None:
+    """Keys that cannot be files, and objects that stand for folders; the endpoint says which (B.3, S12)."""
+    prefix = f"unusable-{len(key)}"
+    stage.put(f"{prefix}/{key}", b"" if key.endswith("/") else b"x")
+    stage.call("CreateModel", ModelName=prefix, PrimaryContainer=data_source(f"s3://bucket/{prefix}/"))
+    stage.call("CreateEndpointConfig", EndpointConfigName=prefix, ProductionVariants=[variant(prefix)])
+    stage.call("CreateEndpoint", EndpointName=prefix, EndpointConfigName=prefix)
+    endpoint = stage.settled(prefix)
+    assert endpoint["EndpointStatus"] == "Failed"
+    assert f"s3://bucket/{prefix}/{key}" in endpoint["FailureReason"]
+    stage.delete_endpoint(prefix)
 
 
 # Health.

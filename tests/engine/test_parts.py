@@ -93,6 +93,23 @@ def test_keys_that_look_odd_are_fine(store: FileStore, tmp_path: Path) -> None:
     store.close()
 
 
+def test_shares_of_a_prefix_and_of_a_manifest(store: FileStore, tmp_path: Path) -> None:
+    """Every object goes to one host, as evenly as can be (A.7)."""
+    for name in "abcde":
+        store.put(f"s3://bucket/p/{name}", name.encode())
+    store.put("s3://bucket/manifest", b'[{"prefix": "s3://bucket/p/"}, "e", "c", "a"]')
+    for source, is_manifest, expected in [
+        ("s3://bucket/p/", False, ["ad", "be", "c"]),
+        ("s3://bucket/manifest", True, ["e", "c", "a"]),
+    ]:
+        for host in range(3):
+            folder = tmp_path / f"{is_manifest}-{host}"
+            folder.mkdir()
+            channels.download(store, source, folder, share=(host, 3), is_manifest=is_manifest)
+            assert sorted(path.name for path in folder.iterdir()) == list(expected[host])
+    store.close()
+
+
 # Layout.
 
 

@@ -19,6 +19,18 @@ def seen_by(stage: Stage, name: str) -> dict[str, object]:
     return seen
 
 
+def manifest_channel(name: str, uri: str, **members: object) -> dict[str, object]:
+    """A channel whose objects the manifest at *uri* names."""
+    made = channel(name, uri, **members)
+    made["DataSource"]["S3DataSource"]["S3DataType"] = "ManifestFile"
+    return made
+
+
+def shell(command: str) -> dict[str, object]:
+    """What an AlgorithmSpecification says so that the shell runs *command* in /opt/ml."""
+    return {"ContainerEntrypoint": ["/bin/sh", "-ec"], "ContainerArguments": [f'cd "$SAGEMAKER_BASE_DIR"; {command}']}
+
+
 @pytest.fixture(scope="module")
 def reported(stage: Stage) -> dict[str, object]:
     """One job's own report of its world; the parent's environment held secrets and Python settings."""
@@ -126,6 +138,135 @@ def test_a_uri_may_name_one_object(stage: Stage) -> None:
     stage.put("single/one.txt", b"one")
     stage.train("single", InputDataConfig=[channel("train", "s3://bucket/single/one.txt")])
     assert unarchived(stage.get("out/single/output/model.tar.gz"))["model.txt"] == b"one"
+
+
+def test_a_manifest_names_the_objects_of_a_channel(stage: Stage) -> None:
+    """Each lies at its suffix, whatever else has that prefix (A.7)."""
+    for key in ("a", "deep/b", "unnamed"):
+        stage.put(f"parts/{key}", key.encode())
+    manifest = stage.put("lists/some.manifest", b'[{"prefix": "s3://bucket/parts/"}, "deep/b", "a"]')
+    job = stage.train(
+        "manifest",
+        algorithm=shell("cd input/data/train; find . -type f | sort > ../../../model/found"),
+        InputDataConfig=[manifest_channel("train", manifest)],
+    )
+    assert job["TrainingJobStatus"] == "Completed", job
+    assert unarchived(stage.get("out/manifest/output/model.tar.gz")) == {"found": b"./a\n./deep/b\n"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "text"),
+    [
+        (b"s3://bucket/in/data.txt", "is not a manifest"),
+        (b'["s3://bucket/in/data.txt"]', "is not a manifest"),
+        (b"[]", "is not a manifest"),
+        (b'[{"prefix": "s3://bucket/in/"}, 1]', "is not a manifest"),
+        (b'[{"prefix": "s3://bucket/in/"}, "gone.txt"]', "gone.txt"),
+        (b'[{"prefix": "file:///etc/"}, "passwd"]', "is not an S3 URI"),
+        (b'[{"prefix": "s3://bucket/odd/"}, "../data.txt"]', "has the component '..'"),
+    ],
+)
+def test_a_bad_manifest_fails_the_job(stage: Stage, manifest: bytes, text: str) -> None:
+    """ClientError, saying what is wrong (A.7, S12, S14)."""
+    stage.put("odd/../data.txt", b"an object of an odd name")
+    uri = stage.put("lists/bad.manifest", manifest)
+    reason = stage.train("bad-manifest", InputDataConfig=[manifest_channel("train", uri)])["FailureReason"]
+    assert reason.startswith("ClientError: ")
+    assert text in reason
+    stage.call("DeleteTrainingJob", TrainingJobName="bad-manifest")
+
+
+def test_a_fast_file_channel_is_read_only(stage: Stage) -> None:
+    """The program finds files, which it cannot write, and mode File in its configuration (A.3, A.7).
+
+    As with a model's folder, the process runner cannot hold back root: the mode bits are what is checked.
+    """
+    job = stage.train(
+        "fast-file",
+        algorithm=shell("cp input/config/inputdataconfig.json model; find input/data/train -perm /222 > model/found"),
+        InputDataConfig=[channel("train", "s3://bucket/in/", InputMode="FastFile")],
+    )
+    assert job["InputDataConfig"][0]["InputMode"] == "FastFile"
+    left = unarchived(stage.get("out/fast-file/output/model.tar.gz"))
+    assert json.loads(left["inputdataconfig.json"])["train"]["TrainingInputMode"] == "File"
+    assert left["found"] == b""
+
+
+def test_a_model_may_be_left_uncompressed(stage: Stage) -> None:
+    """CompressionType NONE stores the files as they are, below …/output/model (A.8)."""
+    job = stage.train(
+        "uncompressed",
+        algorithm=shell("mkdir model/a; echo w > model/a/b; ln -s a/b model/link; echo o > output/data/o"),
+        OutputDataConfig={"S3OutputPath": "s3://bucket/out", "CompressionType": "NONE"},
+    )
+    assert job["ModelArtifacts"] == {"S3ModelArtifacts": "s3://bucket/out/uncompressed/output/model"}
+    assert job["OutputDataConfig"]["CompressionType"] == "NONE"
+    assert stage.keys("out/uncompressed/") == [
+        f"out/uncompressed/output/{name}" for name in ("model/a/b", "model/link", "output.tar.gz")
+    ]
+    assert stage.get("out/uncompressed/output/model/link") == b"w\n"
+    job = stage.train(
+        "leaking",
+        algorithm=shell("ln -s /etc/passwd model/link"),
+        OutputDataConfig={"S3OutputPath": "s3://bucket/out", "CompressionType": "NONE"},
+    )
+    assert "which is not a file within the folder" in job["FailureReason"]
+    assert stage.keys("out/leaking/") == []
+
+
+@pytest.mark.parametrize("ending", ["true", "exit 1", "echo hanging; sleep 60"])
+def test_checkpoints_pass_from_job_to_job(stage: Stage, ending: str) -> None:
+    """They are there before the program starts and stored however it ends; what it removes goes (A.2, A.8)."""
+    place = f"checkpoints-{len(ending)}"
+    stage.put(f"{place}/deep/1", b"one")
+    stage.put(f"{place}/old", b"old")
+    stage.put(f"{place}-2/other", b"another prefix")
+    command = f"cp input/config/checkpointconfig.json checkpoints; cd checkpoints; rm old; cp deep/1 2; {ending}"
+    request = stage.training_request(
+        place, algorithm=shell(command), CheckpointConfig={"S3Uri": f"s3://bucket/{place}"}
+    )
+    stage.call("CreateTrainingJob", **request)
+    if "hanging" in ending:
+        stage.until(lambda: list(stage.engine.read_log("training job", place, follow=False)), bool)
+        stage.call("StopTrainingJob", TrainingJobName=place)
+    assert stage.trained(place)["CheckpointConfig"] == {"S3Uri": f"s3://bucket/{place}"}
+    assert stage.keys(f"{place}/") == [f"{place}/{name}" for name in ("2", "checkpointconfig.json", "deep/1")]
+    assert stage.get(f"{place}/2") == b"one"
+    assert json.loads(stage.get(f"{place}/checkpointconfig.json")) == {"LocalPath": "/opt/ml/checkpoints"}
+    assert "checkpoints" not in stage.keys(f"out/{place}/")
+
+
+def test_a_job_may_be_updated(stage: Stage) -> None:
+    """UpdateTrainingJob: the warm pool and the profiler; Describe shows what was changed (A.13, F.1)."""
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+    request = stage.training_request("Updated", HyperParameters={"mode": "hang"}, ResourceConfig=resources)
+    stage.call("CreateTrainingJob", **request)
+    before = stage.call("DescribeTrainingJob", TrainingJobName="Updated")
+    assert "WarmPoolStatus" not in before
+    answer = stage.call(
+        "UpdateTrainingJob",
+        TrainingJobName="Updated",
+        ResourceConfig={"KeepAlivePeriodInSeconds": 600},
+        ProfilerConfig={"S3OutputPath": "s3://bucket/profile"},
+        RemoteDebugConfig={"EnableRemoteDebug": True},
+    )
+    assert answer == {"TrainingJobArn": before["TrainingJobArn"]}
+    after = stage.call("DescribeTrainingJob", TrainingJobName="Updated")
+    assert after["ResourceConfig"] == resources | {"KeepAlivePeriodInSeconds": 600}
+    assert after["ProfilerConfig"] == {"S3OutputPath": "s3://bucket/profile"}
+    assert after["RemoteDebugConfig"] == {"EnableRemoteDebug": True}
+    assert after["WarmPoolStatus"] == {"Status": "InUse"}
+    assert after["LastModifiedTime"] > before["CreationTime"]
+    listed = stage.call("ListTrainingJobs", WarmPoolStatusEquals="InUse")["TrainingJobSummaries"]
+    assert [job["TrainingJobName"] for job in listed] == ["Updated"]
+    stage.call("StopTrainingJob", TrainingJobName="Updated")
+    assert stage.trained("Updated")["WarmPoolStatus"]["Status"] == "Terminated"
+    stage.call("UpdateTrainingJob", TrainingJobName="Updated", ResourceConfig={"KeepAlivePeriodInSeconds": 0})
+    assert "WarmPoolStatus" not in stage.call("DescribeTrainingJob", TrainingJobName="Updated")
+    error = stage.refusal("UpdateTrainingJob", TrainingJobName="Updated", ProfilerConfig={"DisableProfiler": True})
+    assert error.message == "The request was rejected because the training job is in status Stopped."
+    error = stage.refusal("UpdateTrainingJob", TrainingJobName="no-such")
+    assert error.message == "Requested resource not found."
 
 
 def test_a_completed_job_is_described_in_full(stage: Stage) -> None:
@@ -278,14 +419,20 @@ def test_unusable_inputs_are_refused_at_creation(stage: Stage) -> None:
         ("RoleArn", None, "Value null at 'roleArn' failed to satisfy constraint: Member must not be null"),
         ("OutputDataConfig", None, "Value null at 'outputDataConfig'"),
         ("OutputDataConfig", {}, "Value null at 's3OutputPath'"),
-        ("OutputDataConfig", {"S3OutputPath": "s3://bucket/o", "CompressionType": "NONE"}, "model.tar.gz only"),
+        ("OutputDataConfig", {"S3OutputPath": "s3://bucket/o", "CompressionType": "ZIP"}, "value set: [GZIP, NONE]"),
         ("ResourceConfig", {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}, "has 1 host"),
+        ("ResourceConfig", {"InstanceType": "ml.m5.large", "KeepAlivePeriodInSeconds": 21601}, "equal to 21600"),
         ("StoppingCondition", {"MaxRuntimeInSeconds": 0}, "greater than or equal to 1"),
         ("HyperParameters", {"x": 1}, "Member must be a string"),
         ("InputDataConfig", [channel("..", "s3://bucket/in/")], "regular expression"),
         ("InputDataConfig", [channel("a", "s3://bucket/in/", InputMode="Pipe")], "File mode"),
+        ("InputDataConfig", [manifest_channel("a", "s3://bucket/in/", InputMode="FastFile")], "S3Prefix in FastFile"),
+        ("InputDataConfig", [manifest_channel("a", "s3://bucket/none/")], "No S3 objects found under S3 URL"),
         ("InputDataConfig", [channel("a", "s3://bucket/in/"), channel("A", "s3://bucket/in/")], "must differ"),
-        ("CheckpointConfig", {"S3Uri": "s3://bucket/c"}, "does not carry out CheckpointConfig"),
+        ("CheckpointConfig", {"S3Uri": "s3://bucket/c", "LocalPath": "/state"}, "below /opt/ml"),
+        ("CheckpointConfig", {"S3Uri": "s3://bucket/c", "LocalPath": "/opt/ml/input/data"}, "below /opt/ml"),
+        ("CheckpointConfig", {"S3Uri": "s3://no-such-bucket/c"}, "cannot be used"),
+        ("RetryStrategy", {"MaximumRetryAttempts": 1}, "does not carry out RetryStrategy"),
         ("AlgorithmSpecification", {"TrainingImage": "no-such", "TrainingInputMode": "File"}, "Cannot find the"),
         ("AlgorithmSpecification", {"TrainingImage": "probe", "TrainingInputMode": "Pipe"}, "File mode"),
     ],

@@ -56,6 +56,8 @@ def operate(stage: Stage, chance: random.Random) -> None:
         ("StopTransformJob", {"TransformJobName": f"transform-{chance.randrange(9)}"}),
         ("CreateEndpointConfig", {"EndpointConfigName": endpoint, "ProductionVariants": [VARIANT]}),
         ("CreateEndpoint", {"EndpointName": endpoint, "EndpointConfigName": endpoint}),
+        ("UpdateEndpoint", {"EndpointName": endpoint, "EndpointConfigName": f"endpoint-{chance.randrange(2)}"}),
+        ("UpdateEndpointWeightsAndCapacities", {"EndpointName": endpoint, "DesiredWeightsAndCapacities": [WISH]}),
         ("DeleteEndpoint", {"EndpointName": endpoint}),
         ("DescribeEndpoint", {"EndpointName": endpoint}),
         ("InvokeEndpoint", {"EndpointName": endpoint, "Body": chance.choice([b"x", b"x", b"die"])}),
@@ -67,3 +69,4 @@ def operate(stage: Stage, chance: random.Random) -> None:
 
 
 VARIANT = {"VariantName": "AllTraffic", "ModelName": "model", "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+WISH = {"VariantName": "AllTraffic", "DesiredWeight": 2.0}

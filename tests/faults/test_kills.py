@@ -14,7 +14,7 @@ import pytest
 
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
-from tests.engine.conftest import Stage, settings_for
+from tests.engine.conftest import Stage, settings_for, variant
 from tests.faults.conftest import kill, processes_of, programs_root
 
 OpenStage = Callable[[], Stage]
@@ -127,6 +127,40 @@ def test_a_killed_supervisor_gets_a_successor(open_stage: OpenStage, home: Path)
     stage = open_stage()
     assert stage.settled("lasting")["EndpointStatus"] == "InService"
     assert stage.invoke("lasting", b"x")["Body"] == b"X"
+
+
+def prepare_update(stage: Stage) -> None:
+    """An endpoint "updated" in service, and the configuration "second" of a model that takes its time to start."""
+    stage.deploy("updated")
+    stage.model("second", {"VERSION": "2"}, ping_delay=0.4)
+    stage.call("CreateEndpointConfig", EndpointConfigName="second", ProductionVariants=[variant("second")])
+
+
+def check_update(stage: Stage, home: Path) -> None:
+    """What must hold at last: the second model serves, alone."""
+    settled = stage.settled("updated")
+    assert (settled["EndpointStatus"], settled["EndpointConfigName"]) == ("InService", "second")
+    assert json.loads(stage.invoke("updated", b"environment")["Body"])["VERSION"] == "2"
+    stage.until(lambda: len(processes_of(home)), lambda count: count == 2)
+
+
+def test_an_update_outlives_its_supervisor(open_stage: OpenStage, home: Path) -> None:
+    """Killed in the middle of it: the next engine brings the endpoint back and the update to its end."""
+    stage = open_stage()
+    prepare_update(stage)
+    stage.call("UpdateEndpoint", EndpointName="updated", EndpointConfigName="second")
+    kill(*processes_of(home))
+    assert stage.call("DescribeEndpoint", EndpointName="updated")["EndpointStatus"] == "Updating"
+    check_update(open_stage(), home)
+
+
+def test_an_endpoint_whose_supervisor_is_dead_can_be_updated(open_stage: OpenStage, home: Path) -> None:
+    """A successor is found at once, without another engine."""
+    stage = open_stage()
+    prepare_update(stage)
+    kill(*[process for process in processes_of(home) if "supervisor" in " ".join(process.cmdline())])
+    stage.call("UpdateEndpoint", EndpointName="updated", EndpointConfigName="second")
+    check_update(stage, home)
 
 
 def test_an_endpoint_whose_supervisor_is_dead_can_be_deleted(open_stage: OpenStage, home: Path) -> None:

@@ -34,6 +34,7 @@ class Program:
     *root* is the folder that the program sees as /opt/ml. *argument* is what SageMaker appends to the image's
     entrypoint (``train`` or ``serve``) unless *entrypoint* or *arguments* replace it (contract A.1).
     *serves* asks for an address; /opt/ml/model is then read-only.
+    *outputs* are the folders below *root* whose contents are wanted back.
     *host* is its name in the *network* of its job's hosts (:meth:`Runner.open_network`), where there is one.
     """
 
@@ -43,6 +44,7 @@ class Program:
     root: Path
     log_path: Path
     argument: str
+    outputs: tuple[str, ...] = ("model", "output")
     entrypoint: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -75,7 +77,7 @@ class Running(ABC):
 
     @abstractmethod
     def collect(self) -> None:
-        """Bring what the program left in /opt/ml/model and /opt/ml/output to the root; once, after its end.
+        """Bring what the program left in its output folders to the root; once, after its end.
 
         Raises:
             archives.ArchiveRefused: it left what no archive may hold.

@@ -237,10 +237,10 @@ class _Container(Running):
         return self._foreign() if self._code in _CANNOT_EXECUTE else ""
 
     def collect(self) -> None:
-        for folder in ("model", "output"):
+        for folder in self._program.outputs:
             target = self._program.root / folder
             layout.remove(target)
-            target.mkdir()
+            target.mkdir(parents=True)
             with _answering(f"give back /opt/ml/{folder}"):
                 try:
                     chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
