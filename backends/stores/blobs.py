@@ -1,4 +1,4 @@
-"""Files that exist as long as a row of a SQLite index names them.
+"""Bytes that exist as long as a row of a SQLite index names them: in files, and small ones in the index itself.
 
     root/index.sqlite       what there is; its tables are the business of whoever opens the folder
     root/blobs/7f/7f3a…     the bytes; the file's name is random and says nothing of what is in it
@@ -10,6 +10,8 @@ into ``incoming`` too. The kernel drops a dead writer's lock; the next process t
 or removes what lies in ``incoming`` unlocked, and removes files that lost their row (noted in the same
 transaction as the loss). So no rubbish stays, and opening does not scan the files.
 
+Bytes of up to 8 KiB never become a file: a row costs a tenth of the calls to the system.
+
 Durability: what was acknowledged survives the death of any process. It survives a power cut only with
 ``durable=True``, which waits for the disk on every write; without, the last seconds' writes may be
 lost, the index stays consistent, and a torn file is seen by its size.
@@ -18,6 +20,7 @@ Any number of processes may share a root, on a local file system (locks and SQLi
 """
 
 import fcntl
+import io
 import os
 import secrets
 import sqlite3
@@ -32,13 +35,22 @@ from backends.errors import BackendError, BackendUnavailable
 from backends.stores import PIECE_BYTES
 from backends.stores.checksums import Digests
 
+SMALL_BYTES = 8192
 _BUSY_TIMEOUT_SECONDS = 60
 _SPLICE_BYTES = 1 << 30
 
-_DOOMED = """
+_SCHEMA = """
+    CREATE TABLE small (
+        blob TEXT PRIMARY KEY,
+        data BLOB NOT NULL
+    );
     CREATE TABLE doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
-    ) WITHOUT ROWID
+    ) WITHOUT ROWID;
+    CREATE TRIGGER small_gone AFTER INSERT ON doomed WHEN EXISTS (SELECT 1 FROM small WHERE blob = NEW.blob) BEGIN
+        DELETE FROM small WHERE blob = NEW.blob;
+        DELETE FROM doomed WHERE blob = NEW.blob;
+    END;
 """
 
 
@@ -46,20 +58,29 @@ class Arriving:
     """Bytes on their way in: counted and hashed as they are written, gone again unless a row comes to name ``blob``."""
 
     def __init__(
-        self, blob: str, descriptor: int, algorithms: Iterable[str], writing: Callable[[], AbstractContextManager[None]]
+        self,
+        algorithms: Iterable[str],
+        create: Callable[[str], int],
+        writing: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.blob = blob
+        """*create* makes the file of a name, once there is more than a few bytes."""
+        self.blob = secrets.token_hex(16)
         self.size_bytes = 0
         self.digests = Digests(algorithms)
-        self._descriptor = descriptor
+        self.small = b""
+        self.descriptor: int | None = None
+        self._create = create
         self._writing = writing
 
     def write(self, piece: bytes) -> None:
         """Raises BackendUnavailable."""
         self.digests.update(piece)
-        with self._writing():
-            _write_all(self._descriptor, piece)
         self.size_bytes += len(piece)
+        if self.descriptor is None and self.size_bytes <= SMALL_BYTES:
+            self.small += piece
+            return
+        with self._writing():
+            _write_all(self._file(), piece)
 
     def append(self, source: BinaryIO) -> None:
         """All of *source*, a file at its start, unhashed; by the kernel, which on some file systems shares the bytes.
@@ -67,13 +88,21 @@ class Arriving:
         Raises BackendUnavailable.
         """
         with self._writing():
+            descriptor = self._file()
             try:
-                while os.copy_file_range(source.fileno(), self._descriptor, _SPLICE_BYTES):
+                while os.copy_file_range(source.fileno(), descriptor, _SPLICE_BYTES):
                     pass
             except (AttributeError, OSError):  # not on this system, or not between these two: from where it stopped
-                while piece := os.read(source.fileno(), PIECE_BYTES):
-                    _write_all(self._descriptor, piece)
-        self.size_bytes = os.fstat(self._descriptor).st_size
+                while piece := source.read(PIECE_BYTES):
+                    _write_all(descriptor, piece)
+            self.size_bytes = os.fstat(descriptor).st_size
+
+    def _file(self) -> int:
+        if self.descriptor is None:
+            self.descriptor = self._create(self.blob)
+            _write_all(self.descriptor, self.small)
+            self.small = b""
+        return self.descriptor
 
 
 class BlobFolder:
@@ -136,29 +165,36 @@ class BlobFolder:
 
     @contextmanager
     def arriving(self, attempt: str, algorithms: Iterable[str] = ()) -> Iterator[Arriving]:
-        """A new file; at the end of the block it is in its place, or gone if no committed row names it.
+        """A place for new bytes; what is kept of it at the end of the block is what a committed row names.
 
         *attempt* says in errors what the bytes are for.
         """
-        writing = partial(self.available, attempt)
-        with writing():
-            blob, descriptor = self._create_locked()
+        arriving = Arriving(algorithms, self._create_locked, partial(self.available, attempt))
         try:
-            yield Arriving(blob, descriptor, algorithms, writing)
+            yield arriving
         finally:
-            # Whether the commit happened only the index knows: an interrupt can strike right after it.
-            with suppress(sqlite3.Error, OSError):
-                self._settle(blob)
-            os.close(descriptor)
+            if arriving.descriptor is not None:
+                # Whether the commit happened only the index knows: an interrupt can strike right after it.
+                with suppress(sqlite3.Error, OSError):
+                    self._settle(arriving.blob)
+                os.close(arriving.descriptor)
 
-    def make_durable(self, arriving: Arriving) -> None:
-        """To be called before a row names the file."""
-        if self._durable:
+    @contextmanager
+    def keeping(self, arriving: Arriving) -> Iterator[sqlite3.Connection]:
+        """A :meth:`transaction` in which a row comes to name the bytes that arrived."""
+        is_file = arriving.descriptor is not None
+        if is_file and self._durable:
             _fsync(self._incoming / arriving.blob)
             _fsync(self._incoming)
+        with self.transaction() as index:
+            if not is_file:
+                index.execute("INSERT INTO small VALUES (?, ?)", (arriving.blob, arriving.small))
+            yield index
 
     def open(self, blob: str) -> BinaryIO:
-        """Open a file that a row names. Raises FileNotFoundError if the row was outdated."""
+        """Open what a row names. Raises FileNotFoundError if the row was outdated."""
+        for (data,) in self.query("SELECT data FROM small WHERE blob = ?", (blob,)):
+            return io.BytesIO(data)
         # Three looks, since the file may move from incoming to its place between the first two.
         for path in (self._place(blob), self._incoming / blob):
             with suppress(FileNotFoundError):
@@ -189,14 +225,13 @@ class BlobFolder:
 
     # Files.
 
-    def _create_locked(self) -> tuple[str, int]:
+    def _create_locked(self, blob: str) -> int:
         while True:
-            blob = secrets.token_hex(16)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(self._incoming / blob, flags, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             if os.fstat(descriptor).st_nlink:
-                return blob, descriptor
+                return descriptor
             os.close(descriptor)  # a sweep came between creating and locking, and took it for rubbish
 
     def _settle(self, blob: str) -> None:
@@ -251,7 +286,7 @@ class BlobFolder:
                 name=str(self.root),
             )
         if found == 0:
-            self._writing.executescript(f"BEGIN; {_DOOMED}; {schema}; PRAGMA user_version = {version}; COMMIT")
+            self._writing.executescript(f"BEGIN; {_SCHEMA} {schema}; PRAGMA user_version = {version}; COMMIT")
 
     @contextmanager
     def _opening_alone(self) -> Iterator[None]:

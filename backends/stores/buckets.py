@@ -231,10 +231,8 @@ class Buckets:
     ) -> StoredObject:
         """Make the bytes that arrived the object at *key*, in place of what stands there."""
         made = StoredObject(bucket, key, arriving.size_bytes, arriving.digests.etag, now(), attributes, checksum)
-        with self.folder.available(f"store s3://{bucket}/{key}"):
-            self.folder.make_durable(arriving)
-            with self.folder.transaction() as index:
-                self.replace(index, made, arriving.blob, check)
+        with self.folder.available(f"store s3://{bucket}/{key}"), self.folder.keeping(arriving) as index:
+            self.replace(index, made, arriving.blob, check)
         return made
 
     def replace(self, index: sqlite3.Connection, made: StoredObject, blob: str, check: Check | None) -> None:
@@ -278,7 +276,7 @@ class Buckets:
                     tried = blob  # replaced or deleted meanwhile: the row tells
                 else:
                     break
-            if os.fstat(stream.fileno()).st_size != found.size_bytes:
+            if stream.seek(0, os.SEEK_END) != found.size_bytes:
                 stream.close()
                 raise BackendError(
                     f"the stored bytes of s3://{bucket}/{key} are damaged: not {found.size_bytes} bytes any more, "
@@ -286,6 +284,7 @@ class Buckets:
                     kind="object",
                     name=f"s3://{bucket}/{key}",
                 )
+            stream.seek(0)
         return found, stream
 
     def delete(self, bucket: str, key: str, *, check: Check | None = None) -> None:

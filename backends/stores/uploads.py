@@ -93,24 +93,23 @@ class Uploads:
         """Make the bytes that arrived, hashed with the upload's algorithm, part *number*."""
         digests = arriving.digests
         part = Part(number, arriving.size_bytes, digests.etag, now(), digests[upload.algorithm])
-        with self._folder.available(f"store part {number} of {_words(upload)}"):
-            self._folder.make_durable(arriving)
-            with self._folder.transaction() as index:
-                if not index.execute("SELECT 1 FROM uploads WHERE upload = ?", (upload.name,)).fetchall():
-                    raise _missing(upload.name)
-                index.execute("DELETE FROM parts WHERE owner = ? AND number = ?", (upload.name, number))
-                index.execute(
-                    "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        upload.name,
-                        number,
-                        arriving.blob,
-                        part.size_bytes,
-                        part.etag,
-                        microseconds(part.modified),
-                        part.checksum,
-                    ),
-                )
+        storing = self._folder.available(f"store part {number} of {_words(upload)}")
+        with storing, self._folder.keeping(arriving) as index:
+            if not index.execute("SELECT 1 FROM uploads WHERE upload = ?", (upload.name,)).fetchall():
+                raise _missing(upload.name)
+            index.execute("DELETE FROM parts WHERE owner = ? AND number = ?", (upload.name, number))
+            index.execute(
+                "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    upload.name,
+                    number,
+                    arriving.blob,
+                    part.size_bytes,
+                    part.etag,
+                    microseconds(part.modified),
+                    part.checksum,
+                ),
+            )
         return part
 
     def parts(self, upload: Upload, *, after: int = 0, limit: int = -1) -> list[Part]:
@@ -135,8 +134,7 @@ class Uploads:
             for blob in blobs:
                 with self._opened(upload, blob) as stream:
                     arriving.append(stream)
-            self._folder.make_durable(arriving)
-            with self._folder.transaction() as index:
+            with self._folder.keeping(arriving) as index:
                 moved = index.executemany(
                     "UPDATE parts SET owner = ?, blob = NULL WHERE owner = ? AND blob = ?",
                     [(arriving.blob, upload.name, blob) for blob in blobs],

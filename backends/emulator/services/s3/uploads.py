@@ -51,15 +51,9 @@ class UploadOperations:
             algorithm=algorithm,
             checksum_type=checksum_type,
         )
-        answer = {
-            "Bucket": upload.bucket,
-            "Key": upload.key,
-            "UploadId": upload.name,
-            **told_encryption(upload.attributes),
-        }
-        if "ChecksumAlgorithm" in request:
-            answer |= {"ChecksumAlgorithm": algorithm, "ChecksumType": checksum_type}
-        return answer
+        told = {"ChecksumAlgorithm": algorithm, "ChecksumType": checksum_type} if "ChecksumAlgorithm" in request else {}
+        names = {"Bucket": upload.bucket, "Key": upload.key, "UploadId": upload.name}
+        return names | told | told_encryption(upload.attributes)
 
     async def upload_part(self, request: Members) -> Members:
         """UploadPart."""
