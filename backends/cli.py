@@ -70,6 +70,5 @@ def _show_access_log() -> None:
 
 
 def _say_ready(url: str) -> None:
-    variables = ["AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=test", "AWS_DEFAULT_REGION=us-east-1"]
-    print("Ready (Ctrl-C ends it). For AWS's clients:", file=sys.stderr)  # noqa: T201
-    print(f"  export AWS_ENDPOINT_URL={url} {' '.join(variables)}", file=sys.stderr)  # noqa: T201
+    variables = f"AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1"
+    print(f"export {variables}   # for AWS's clients; Ctrl-C ends the server", file=sys.stderr)  # noqa: T201

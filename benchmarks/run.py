@@ -16,7 +16,17 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
-MODULES = ("training_overhead", "invoke", "transform", "transform_memory", "application", "model", "page", "startup")
+MODULES = (
+    "training_overhead",
+    "invoke",
+    "transform",
+    "transform_memory",
+    "application",
+    "model",
+    "page",
+    "s3",
+    "startup",
+)
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 
 

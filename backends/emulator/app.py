@@ -11,21 +11,21 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qs
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backends.emulator.door import turned_away
 from backends.emulator.faults import Fault
+from backends.emulator.incoming import Incoming
 from backends.emulator.protocol.models import Head, Members, load_model, unknown_operation
 from backends.emulator.protocol.parse import Body, find_operation, parse
 from backends.emulator.protocol.serialize import Reply, serialize, serialize_error
@@ -71,7 +71,7 @@ class _Exchange:
     """One request, and what has been found out about it so far; an error is answered in the last known protocol."""
 
     head: Head
-    request: Request
+    incoming: Incoming
     request_id: str
     protocol: str
     namespace: str = ""
@@ -81,6 +81,8 @@ class _Exchange:
 
     def refused(self, error: ServiceError) -> Reply:
         """The reply that says *error*."""
+        if self.service == "s3" and error.code == "UnknownOperationException":
+            error = ServiceError("NotImplemented", error.message, status=501)
         self.error = error.code
         return serialize_error(self.protocol, error, request_id=self.request_id, namespace=self.namespace)
 
@@ -108,7 +110,7 @@ class _Emulator:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, head = time.perf_counter(), _head(scope)
-        exchange = _Exchange(head, Request(scope, receive), str(uuid.uuid4()), _protocol_by_look(head))
+        exchange = _Exchange(head, Incoming(head, receive), str(uuid.uuid4()), _protocol_by_look(head))
         self._now += 1
         try:
             reply = await self._answer(exchange)
@@ -127,6 +129,8 @@ class _Emulator:
             return await self._dispatch(exchange)
         except ServiceError as error:
             return exchange.refused(error)
+        except ClientDisconnect:
+            return exchange.refused(ServiceError("RequestTimeout", "The client went away before its body was read."))
         except Exception:  # noqa: BLE001  the client gets AWS's answer, the log the rest
             _log.exception("request %s failed", exchange.request_id)
             return exchange.refused(ServiceError("InternalFailure", "Greenroom failed; its log says why.", status=500))
@@ -136,16 +140,17 @@ class _Emulator:
         exchange.service, region = wanted_service(head)
         service = self._services.get(exchange.service)
         if service is None:
-            return await self._elsewhere(exchange, _stream(exchange.request))
+            return await self._elsewhere(exchange, exchange.incoming)
         model = load_model(service.name)
         exchange.protocol = model.protocol
         exchange.namespace = model.service.metadata.get("xmlNamespace", "")
         check_region(service, region, self._region)
         head = service.addressed(head)
-        stream = service.open_body(head, _stream(exchange.request))
-        is_streamed = service.streamed and model.at(head).operation.name in service.streamed
+        stream = service.open_body(head, exchange.incoming)
+        found = model.at(head) if service.streamed else None
+        is_streamed = found is not None and found.operation.name in service.streamed
         body: Body = stream if is_streamed else await _read(stream)
-        found = find_operation(model, head, body)
+        found = found or find_operation(model, head, body)
         exchange.operation = found.operation.name
         carry_out = service.operation(found.operation.name)
         if carry_out is None:
@@ -187,13 +192,9 @@ async def _carried_out(carry_out: Operation, members: Members) -> Members:
 def _head(scope: Scope) -> Head:
     raw = scope.get("raw_path") or scope["path"].encode()
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
-    return Head(method=scope["method"], path=raw.decode("latin-1"), query=query, headers=Headers(scope=scope))
-
-
-async def _stream(request: Request) -> AsyncIterator[bytes]:
-    async for piece in request.stream():
-        if piece:
-            yield piece
+    # Of several that have one name the first counts.
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    return Head(method=scope["method"], path=raw.decode("latin-1"), query=query, headers=headers)
 
 
 async def _read(stream: AsyncIterable[bytes]) -> bytes:
@@ -211,6 +212,8 @@ async def _send(reply: Reply, exchange: _Exchange, send: Send) -> None:
     with_body = exchange.head.method != "HEAD"
     if isinstance(reply.body, bytes) and with_body:
         headers["Content-Length"] = str(len(reply.body))
+    if not await exchange.incoming.is_over():
+        headers["Connection"] = "close"
     raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     if isinstance(reply.body, bytes):

@@ -37,7 +37,7 @@ from backends.stores.checksums import Digests
 
 SMALL_BYTES = 8192
 _BUSY_TIMEOUT_SECONDS = 60
-_SPLICE_BYTES = 1 << 30
+_CHECKPOINT_PAGES = 4000  # 16 MB: a checkpoint waits for the disk
 
 _SCHEMA = """
     CREATE TABLE small (
@@ -47,9 +47,10 @@ _SCHEMA = """
     CREATE TABLE doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
     ) WITHOUT ROWID;
-    CREATE TRIGGER small_gone AFTER INSERT ON doomed WHEN EXISTS (SELECT 1 FROM small WHERE blob = NEW.blob) BEGIN
+    CREATE VIEW lost AS SELECT blob FROM doomed;
+    CREATE TRIGGER blob_lost INSTEAD OF INSERT ON lost BEGIN
         DELETE FROM small WHERE blob = NEW.blob;
-        DELETE FROM doomed WHERE blob = NEW.blob;
+        INSERT INTO doomed SELECT NEW.blob WHERE changes() = 0;
     END;
 """
 
@@ -80,24 +81,29 @@ class Arriving:
             self.small += piece
             return
         with self._writing():
-            _write_all(self._file(), piece)
+            _write_all(self.file(), piece)
 
-    def append(self, source: BinaryIO) -> None:
-        """All of *source*, a file at its start, unhashed; by the kernel, which on some file systems shares the bytes.
+    def splice(self, source: BinaryIO, size_bytes: int) -> None:
+        """*size_bytes* of *source*, unhashed; by the kernel, which on some file systems shares the bytes.
 
         Raises BackendUnavailable.
         """
         with self._writing():
-            descriptor = self._file()
-            try:
-                while os.copy_file_range(source.fileno(), descriptor, _SPLICE_BYTES):
-                    pass
-            except (AttributeError, OSError):  # not on this system, or not between these two: from where it stopped
-                while piece := source.read(PIECE_BYTES):
-                    _write_all(descriptor, piece)
-            self.size_bytes = os.fstat(descriptor).st_size
+            descriptor, left = self.file(), size_bytes
+            with suppress(
+                AttributeError, OSError
+            ):  # not on this system, or not between these two: from where it stopped
+                while left and (count := os.copy_file_range(source.fileno(), descriptor, left)):
+                    left -= count
+            while left and (piece := source.read(min(left, PIECE_BYTES))):
+                _write_all(descriptor, piece)
+                left -= len(piece)
+            if left:
+                raise OSError(f"{left} bytes are missing")
+        self.size_bytes += size_bytes
 
-    def _file(self) -> int:
+    def file(self) -> int:
+        """The descriptor; small bytes become a file too."""
         if self.descriptor is None:
             self.descriptor = self._create(self.blob)
             _write_all(self.descriptor, self.small)
@@ -108,8 +114,8 @@ class Arriving:
 class BlobFolder:
     """The files and the index under *root*, which is made if it is missing (mode 0700).
 
-    *schema* makes the tables; it holds a view ``kept (blob)`` of all files that shall stay, and notes
-    those that lose their row in ``doomed (blob)`` by triggers. Another *version* than the index's is refused.
+    *schema* makes the tables; it holds a view ``kept (blob)`` of all files that shall stay, and its triggers insert
+    those that lose their row into the view ``lost (blob)``. Another *version* than the index's is refused.
 
     Safe for threads and for processes, each with its own instance; do not carry one across a fork.
 
@@ -180,11 +186,24 @@ class BlobFolder:
                 os.close(arriving.descriptor)
 
     @contextmanager
+    def overwriting(self, blob: str, offset: int, attempt: str, algorithms: Iterable[str] = ()) -> Iterator[Arriving]:
+        """A place for bytes within a file that a row names already; who else writes there is the caller's business."""
+        with self.available(attempt):
+            descriptor = self._opened(blob, os.O_WRONLY)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            arriving = Arriving(algorithms, self._create_locked, partial(self.available, attempt))
+            arriving.blob, arriving.descriptor = blob, descriptor
+            yield arriving
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
     def keeping(self, arriving: Arriving) -> Iterator[sqlite3.Connection]:
         """A :meth:`transaction` in which a row comes to name the bytes that arrived."""
         is_file = arriving.descriptor is not None
         if is_file and self._durable:
-            _fsync(self._incoming / arriving.blob)
+            os.fsync(arriving.file())
             _fsync(self._incoming)
         with self.transaction() as index:
             if not is_file:
@@ -195,11 +214,14 @@ class BlobFolder:
         """Open what a row names. Raises FileNotFoundError if the row was outdated."""
         for (data,) in self.query("SELECT data FROM small WHERE blob = ?", (blob,)):
             return io.BytesIO(data)
+        return os.fdopen(self._opened(blob, os.O_RDONLY), "rb")
+
+    def _opened(self, blob: str, flags: int) -> int:
         # Three looks, since the file may move from incoming to its place between the first two.
         for path in (self._place(blob), self._incoming / blob):
             with suppress(FileNotFoundError):
-                return path.open("rb")
-        return self._place(blob).open("rb")
+                return os.open(path, flags | os.O_CLOEXEC)
+        return os.open(self._place(blob), flags | os.O_CLOEXEC)
 
     @contextmanager
     def available(self, attempt: str) -> Iterator[None]:
@@ -276,6 +298,7 @@ class BlobFolder:
 
     def _prepare_index(self, schema: str, version: int) -> None:
         self._writing.execute("PRAGMA journal_mode = WAL")
+        self._writing.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
         (found,) = self._writing.execute("PRAGMA user_version").fetchone()
         if found not in {0, version}:
             self._writing.close()

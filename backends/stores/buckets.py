@@ -63,13 +63,21 @@ _SCHEMA = """
         headers TEXT NOT NULL,
         tags TEXT NOT NULL,
         algorithm TEXT NOT NULL,
-        checksum_type TEXT NOT NULL
+        checksum_type TEXT NOT NULL,
+        blob TEXT,                      -- the file that its parts share, see uploads.py; none once it is the object's
+        part_bytes INTEGER              -- how far apart they lie in it; none before the first, 0 if no more may come
+    ) WITHOUT ROWID;
+    CREATE TABLE slots (
+        upload TEXT NOT NULL,           -- who writes to the file, or has written
+        number INTEGER NOT NULL,
+        is_written INTEGER NOT NULL,
+        PRIMARY KEY (upload, number)
     ) WITHOUT ROWID;
     CREATE INDEX uploads_by_key ON uploads (bucket, key, upload);
     CREATE TABLE parts (
         owner TEXT NOT NULL,            -- an upload, or the blob of an object that was made of parts
         number INTEGER NOT NULL,
-        blob TEXT,                      -- none once its bytes are in the object's
+        blob TEXT,                      -- none if its bytes are in the owner's
         size_bytes INTEGER NOT NULL,
         etag TEXT NOT NULL,
         modified_us INTEGER NOT NULL,
@@ -78,19 +86,23 @@ _SCHEMA = """
     ) WITHOUT ROWID;
     CREATE UNIQUE INDEX objects_by_blob ON objects (blob);
     CREATE UNIQUE INDEX parts_by_blob ON parts (blob);
-    CREATE VIEW kept AS SELECT blob FROM objects UNION ALL SELECT blob FROM parts;
+    CREATE UNIQUE INDEX uploads_by_blob ON uploads (blob);
+    CREATE VIEW kept AS
+        SELECT blob FROM objects UNION ALL SELECT blob FROM parts UNION ALL SELECT blob FROM uploads;
     CREATE TRIGGER object_gone AFTER DELETE ON objects BEGIN
-        INSERT INTO doomed VALUES (OLD.blob);
+        INSERT INTO lost VALUES (OLD.blob);
         DELETE FROM parts WHERE owner = OLD.blob;
     END;
     CREATE TRIGGER part_gone AFTER DELETE ON parts WHEN OLD.blob IS NOT NULL BEGIN
-        INSERT INTO doomed VALUES (OLD.blob);
+        INSERT INTO lost VALUES (OLD.blob);
     END;
-    CREATE TRIGGER part_moved AFTER UPDATE OF blob ON parts WHEN NEW.blob IS NULL BEGIN
-        INSERT INTO doomed VALUES (OLD.blob);
+    CREATE TRIGGER part_moved AFTER UPDATE OF blob ON parts WHEN NEW.blob IS NULL AND OLD.blob IS NOT NULL BEGIN
+        INSERT INTO lost VALUES (OLD.blob);
     END;
     CREATE TRIGGER upload_gone AFTER DELETE ON uploads BEGIN
         DELETE FROM parts WHERE owner = OLD.upload;
+        DELETE FROM slots WHERE upload = OLD.upload;
+        INSERT INTO lost SELECT OLD.blob WHERE OLD.blob IS NOT NULL;
     END;
     CREATE TRIGGER bucket_gone AFTER DELETE ON buckets BEGIN
         DELETE FROM settings WHERE bucket = OLD.bucket;

@@ -19,7 +19,7 @@ DEFAULT_ALGORITHM = "CRC64NVME"  # what S3 adds where a client sent none
 
 _CRCS = {"CRC32": ("CRC32-ISO-HDLC", 4), "CRC32C": ("CRC32-ISCSI", 4), "CRC64NVME": ("CRC64-NVME", 8)}
 _HASHES = {
-    name: partial(hashlib.new, name.lower(), usedforsecurity=False) for name in ("MD5", "SHA1", "SHA256", "SHA512")
+    name: partial(getattr(hashlib, name.lower()), usedforsecurity=False) for name in ("MD5", "SHA1", "SHA256", "SHA512")
 }
 ALGORITHMS = (*_CRCS, *_HASHES)
 

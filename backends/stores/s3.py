@@ -6,8 +6,6 @@ so writes are atomic as the contract asks. boto3 is imported when a connection i
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -125,15 +123,8 @@ class S3Store(ObjectStore):
     def _put_whole(self, bucket: str, key: str, data: bytes, content_type: str) -> ObjectInfo:
         uri = f"s3://{bucket}/{key}"
         with self._translated("object", uri):
-            answer = self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        return ObjectInfo(
-            uri=uri,
-            size_bytes=len(data),
-            etag=answer["ETag"].strip('"'),
-            modified=parsedate_to_datetime(date) if date else datetime.now(UTC),
-            content_type=content_type,
-        )
+            self._client.put_object(Bucket=bucket, Key=key, Body=data, ContentType=content_type)
+        return self.stat(uri)  # the answer's Date is not yet the object's time
 
     def reader(self, uri: str) -> BinaryIO:
         bucket, key = split_uri(uri)

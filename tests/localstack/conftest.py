@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.archives import archive
 from tests.e2e.conftest import Shell
 from tests.localstack.webtier import FUNCTION, NAME, create_function, create_role
 from tests.peers import PEERS, client, peer
-
-REVIEWS_PER_LABEL = 40
+from tests.reviews import few_reviews
 
 
 @pytest.fixture(scope="session", params=PEERS)
@@ -46,15 +44,7 @@ def sentiment(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
 @pytest.fixture(scope="session")
 def run(sentiment: Shell) -> Any:
     """What ``sentiment run --json`` printed about a few dozen reviews."""
-    words = {"pos": "good", "neg": "bad"}
-    files = {
-        f"aclImdb/{half}/{label}/{number}_9.txt": f"a {word} film, number {number} in {half}".encode()
-        for half in ("train", "test")
-        for label, word in words.items()
-        for number in range(REVIEWS_PER_LABEL)
-    }
-    source = sentiment.folder / "reviews.tar.gz"
-    source.write_bytes(archive(files))
+    source = few_reviews(sentiment.folder / "reviews.tar.gz")
     return sentiment.json("run", "--source", str(source))
 
 

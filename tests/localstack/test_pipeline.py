@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Shell
-from tests.localstack.conftest import REVIEWS_PER_LABEL
 from tests.peers import client
+from tests.reviews import REVIEWS_PER_LABEL
 
 
 def test_a_run_goes_through_all_steps(run: Any) -> None:

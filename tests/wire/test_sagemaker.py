@@ -89,7 +89,7 @@ def test_a_log_that_is_not_there_is_said_so(url: str, group: str, stream: str) -
 
 def test_an_endpoints_log_is_a_group_of_its_own(url: str, runtime: Any) -> None:
     """One stream for each variant's instance."""
-    runtime.invoke_endpoint(EndpointName=ENDPOINT, Body=b"x")
+    runtime.invoke_endpoint(EndpointName=ENDPOINT, Body=b"x")["Body"].read()
     streams = client("logs", url).describe_log_streams(logGroupName=f"/aws/sagemaker/Endpoints/{ENDPOINT}")
     assert {stream["logStreamName"].split("/")[0] for stream in streams["logStreams"]} >= {"one", "two"}
 

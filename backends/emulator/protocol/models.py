@@ -18,7 +18,7 @@ Members = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What a request says before its body. *path* is still percent-encoded, *headers* know no case."""
+    """What a request says before its body. *path* is still percent-encoded; headers' names are in lower case."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class Model:
     def at(self, head: Head) -> Found:
         """The operation of a REST service that *head* addresses. Raises ServiceError: there is none."""
         for route in self._routes.get(head.method, ()):
-            labels = route.match(head)
+            labels = route.match(head) if route.parameters <= head.query.keys() else None
             if labels is not None:
                 return Found(operation=route.operation, labels=labels)
         text = f"{head.method} {head.path} is not an operation of {self.service.service_name}."
@@ -101,7 +101,8 @@ class _Route:
         pattern = re.sub(r"\\\{[^}]+\\\+\\\}", "(.+)", re.escape(path))
         self._path = re.compile(re.sub(r"\\\{[^}]+\\\}", "([^/]+)", pattern) + ("" if "+" in path else "/?"))
         self._fixed = [tuple(part.partition("=")[::2]) for part in query.split("&") if part]
-        self._query, self._headers = [], []
+        self.parameters = {name for name, _ in self._fixed}
+        self._headers = []
         shape = operation.input_shape
         self._names: dict[str, str] = {}
         if shape is None:
@@ -111,23 +112,22 @@ class _Route:
             if where == "uri":
                 self._names[name] = member
             elif member in shape.required_members and where == "querystring":
-                self._query.append(name)
+                self.parameters.add(name)
             elif member in shape.required_members and where == "header":
-                self._headers.append(name)
+                self._headers.append(name.lower())
 
     @property
     def demands(self) -> tuple[int, int]:
         """How much must be true of a request for this route."""
-        return len(self._fixed) + len(self._query) + len(self._headers), len(self._labels)
+        return len(self.parameters) + len(self._headers), len(self._labels)
 
     def match(self, head: Head) -> Mapping[str, str] | None:
         """The values of the path's labels, or None: another route."""
         found = self._path.fullmatch(head.path)
         if not found:
             return None
-        for name, value in self._fixed:
-            if name not in head.query or (value and head.first(name) != value):
-                return None
-        if any(name not in head.query for name in self._query) or any(n not in head.headers for n in self._headers):
+        if any(head.first(name) != value for name, value in self._fixed if value):
+            return None
+        if any(name not in head.headers for name in self._headers):
             return None
         return {self._names[label]: unquote(value) for label, value in zip(self._labels, found.groups(), strict=True)}

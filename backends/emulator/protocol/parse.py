@@ -4,6 +4,7 @@ Unknown members are passed over, as AWS does.
 """
 
 from collections.abc import AsyncIterable, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -52,17 +53,27 @@ def parse(model: Model, found: Found, head: Head, body: Body) -> Members:
 
 def _from_head(shape: StructureShape, head: Head) -> Members:
     members: Members = {}
-    for name, inner in shape.members.items():
-        where, wire = inner.serialization.get("location"), inner.serialization.get("name", name)
+    for name, inner, where, wire in _placed(shape):
         if where == "header" and wire in head.headers:
             members[name] = scalars.read(inner, head.headers[wire])
-        elif where == "headers":
-            prefix = wire.lower()
-            if found := {key[len(prefix) :]: head.headers[key] for key in head.headers if key.startswith(prefix)}:
-                members[name] = found
         elif where == "querystring" and wire in head.query:
             members[name] = _from_query(inner, head.query[wire])
+        elif where == "headers" and (
+            found := {key[len(wire) :]: head.headers[key] for key in head.headers if key.startswith(wire)}
+        ):
+            members[name] = found
     return members
+
+
+@lru_cache(maxsize=1024)
+def _placed(shape: StructureShape) -> list[tuple[str, Shape, str, str]]:
+    """The members that lie in the head: name, shape, location, and its name there; headers' in lower case."""
+    placed = []
+    for name, inner in shape.members.items():
+        where, wire = inner.serialization.get("location", ""), inner.serialization.get("name", name)
+        if where in {"header", "headers", "querystring"}:
+            placed.append((name, inner, where, wire if where == "querystring" else wire.lower()))
+    return placed
 
 
 def _from_query(shape: Shape, values: Sequence[str]) -> Any:

@@ -110,6 +110,10 @@ def _rest(operation: OperationModel, shape: StructureShape, members: Members) ->
 def _document(operation: OperationModel, shape: Shape, value: Any, payload: str | None) -> tuple[bytes, str]:
     if operation.service_model.resolved_protocol == "rest-json":
         return json_documents.write(shape, value), "application/json"
+    if operation.name == "GetBucketLocation":  # botocore's own parser, too, takes this output as the bare root
+        place = xml_documents.text(value["LocationConstraint"])
+        root = f"<LocationConstraint xmlns={quoteattr(_S3_NAMESPACE)}>{place}</LocationConstraint>"
+        return (xml_documents.DECLARATION + root).encode(), "application/xml"
     root = _ROOTS.get(operation.name) or shape.serialization.get("name") or payload or f"{operation.name}Result"
     text = xml_documents.DECLARATION + xml_documents.write(shape, value, root, namespace=_S3_NAMESPACE)
     return text.encode(), "application/xml"
@@ -117,11 +121,11 @@ def _document(operation: OperationModel, shape: Shape, value: Any, payload: str 
 
 def _to_head(shape: StructureShape, members: Members) -> tuple[int | None, dict[str, str]]:
     status, headers = None, {}
-    for name, inner in shape.members.items():
-        value, where = members.get(name), inner.serialization.get("location")
-        if value is None:
+    for name, value in members.items():
+        if value is None or name not in shape.members:
             continue
-        wire = inner.serialization.get("name", name)
+        place = shape.members[name].serialization
+        inner, where, wire = shape.members[name], place.get("location"), place.get("name", name)
         if where == "header":
             headers[wire] = scalars.write(inner, value, time_format="rfc822")
             status = 206 if wire == "Content-Range" else status

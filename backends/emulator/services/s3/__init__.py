@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
 from botocore import xform_name
 
@@ -47,6 +46,7 @@ class S3(Service):
 
     def __init__(self, buckets: Buckets, region: str) -> None:
         uploads = Uploads(buckets)
+        self._operations: dict[str, Operation | None] = {}
         self._of_buckets = BucketOperations(buckets, region)
         self._rooms = (
             ObjectOperations(buckets),
@@ -56,10 +56,12 @@ class S3(Service):
         )
 
     def operation(self, name: str) -> Operation | None:
-        found = self._of_buckets.setting(name)
-        for room in self._rooms:
-            found = getattr(room, xform_name(name), found)
-        return None if found is None else _guarded(found)
+        if name not in self._operations:
+            found = self._of_buckets.setting(name)
+            for room in self._rooms:
+                found = getattr(room, xform_name(name), found)
+            self._operations[name] = None if found is None else _guarded(found)
+        return self._operations[name]
 
     def addressed(self, head: Head) -> Head:
         """*head* with the bucket in its path, wherever the client named it, and presigned headers among the others.
@@ -69,10 +71,11 @@ class S3(Service):
         """
         _check_expiry(head)
         hoisted = {name.lower(): values[0] for name, values in head.query.items() if name.lower().startswith("x-amz-")}
-        if hoisted:
-            head = replace(head, headers={**hoisted, **head.headers})
         bucket = _bucket_of_host(head.headers.get("host", ""))
-        return replace(head, path=f"/{bucket}{head.path}") if bucket else head
+        if hoisted or bucket:
+            path = f"/{bucket}{head.path}" if bucket else head.path
+            return replace(head, path=path, headers={**hoisted, **head.headers})
+        return head
 
     def open_body(self, head: Head, stream: AsyncIterator[bytes]) -> Payload:
         return Payload(head, stream)
@@ -116,8 +119,10 @@ def _in_s3s_words(request: Members) -> Iterator[None]:
 
 def _bucket_of_host(host: str) -> str:
     """The bucket that a virtual-host style request names: `bucket.localhost`, `bucket.s3.localhost`."""
-    name = urlsplit(f"//{host}").hostname or ""
-    labels = name.removesuffix(".localhost").split(".") if name.endswith(".localhost") else []
+    name = host.rpartition(":")[0] or host
+    if not name.lower().endswith(".localhost"):
+        return ""
+    labels = name.lower().removesuffix(".localhost").split(".")
     if "s3" in labels:
         labels = labels[: len(labels) - 1 - labels[::-1].index("s3")]
     return ".".join(labels)

@@ -247,6 +247,6 @@ def token_behind(name: str) -> str:
 def read_token(token: str | None) -> str:
     """The opposite of :func:`token_behind`. Raises ServiceError."""
     try:
-        return base64.urlsafe_b64decode((token or "").encode()).decode()
+        return base64.b64decode((token or "").encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as exc:
         raise ServiceError("InvalidArgument", "The continuation token provided is incorrect") from exc

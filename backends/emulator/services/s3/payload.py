@@ -43,7 +43,10 @@ class Payload:
             raise ServiceError("InvalidDigest", "The Content-MD5 you specified was invalid.")
         sha256 = headers.get("x-amz-content-sha256", "")
         self._sha256 = b64encode(bytes.fromhex(sha256)).decode() if _SHA256.fullmatch(sha256) else None
-        self._checksums = _checksums({name: headers[name] for name in headers if name.startswith(_PREFIX)})
+        # The completion of an upload says the checksum of the object, not that of its own document.
+        is_completion = head.method == "POST" and "uploadId" in head.query
+        own = {} if is_completion else {name: headers[name] for name in headers if name.startswith(_PREFIX)}
+        self._checksums = _checksums(own)
         trailing = headers.get("x-amz-trailer", "").lower()
         self._trailing = _algorithm(trailing) if trailing.startswith(_PREFIX) else None
 
@@ -70,6 +73,8 @@ class Payload:
         count = 0
         async for piece in _unframed(self._stream, self._checksums) if self._is_framed else self._stream:
             count += len(piece)
+            if self.size_bytes is not None and count > self.size_bytes:
+                break
             yield piece
         if self.size_bytes not in {None, count}:
             text = "You did not provide the number of bytes specified by the Content-Length HTTP header."
@@ -100,13 +105,13 @@ async def _unframed(stream: AsyncIterator[bytes], checksums: dict[str, str]) -> 
             yield piece
         if await frames.line():
             raise _broken("a chunk is longer than it says")
-    trailers: dict[str, str] = {}
+    trailers: list[tuple[str, str]] = []
     while line := await frames.line(at_end=True):
         name, found, value = line.decode("latin-1").partition(":")
         if not found or len(trailers) == _MOST_TRAILERS:
             raise ServiceError("MalformedTrailerError", "The request contained trailing data that was not well-formed.")
-        trailers[name.strip().lower()] = value.strip()
-    checksums |= _checksums({name: value for name, value in trailers.items() if name.startswith(_PREFIX)})
+        trailers.append((name.strip().lower(), value.strip()))
+    checksums |= _checksums({name: value for name, value in trailers if name.startswith(_PREFIX)})
 
 
 class _Frames:

@@ -61,7 +61,9 @@ class UploadOperations:
         payload: Payload = request["Body"]
         part = await take_in(
             payload,
-            lambda algorithms: self._uploads.arriving(upload, {upload.algorithm, *algorithms}),
+            lambda algorithms: self._uploads.arriving(
+                upload, number, payload.size_bytes, {upload.algorithm, *algorithms}
+            ),
             lambda arriving: self._uploads.put_part(upload, number, arriving),
         )
         told = {f"Checksum{upload.algorithm}": part.checksum} if payload.checksum_algorithm else {}
@@ -79,7 +81,7 @@ class UploadOperations:
                     raise ServiceError("InvalidArgument", text)
                 start, end = wanted
             stream.seek(start)
-            with self._uploads.arriving(upload, {upload.algorithm}) as arriving:
+            with self._uploads.arriving(upload, number, end - start, {upload.algorithm}) as arriving:
                 while arriving.size_bytes < end - start:
                     arriving.write(stream.read(min(PIECE_BYTES, end - start - arriving.size_bytes)))
                 part = self._uploads.put_part(upload, number, arriving)

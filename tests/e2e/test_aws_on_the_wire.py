@@ -1,0 +1,75 @@
+"""The AWS backend's own way, end to end, against ``greenroom serve``: seven steps, and a server that is killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sentiment.bundle import CONTAINER
+from sentiment.settings import IMAGE
+from tests.e2e.conftest import Shell
+from tests.reviews import few_reviews
+
+
+@contextmanager
+def served(folder: Path, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """``greenroom serve`` over the state in *folder*: its URL and its process."""
+    command = [str(Path(sys.executable).with_name("greenroom")), "serve", "--port", str(port)]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = re.search(r"http://[^ ]+", process.stderr.readline())
+        assert found
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # Lest its log fill the pipe.
+        try:
+            yield found.group(), process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server's state lies; the client has a folder of its own."""
+    folder: Path = tmp_path_factory.mktemp("server")
+    (folder / "greenroom.toml").write_text(f'[images]\n"{IMAGE}" = "{CONTAINER}"\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """A user of AWS: credentials, a role, no idea of where the endpoint URL leads."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GREENROOM_"))}
+    environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    environment |= {"GREENROOM_ROLE_ARN": "arn:aws:iam::000000000000:role/sentiment"}
+    return Shell(tmp_path_factory.mktemp("client"), environment)
+
+
+def test_all_seven_steps_and_a_server_that_is_killed(folder: Path, shell: Shell) -> None:
+    """Jobs, objects and the endpoint are there when the server is started again; destroying leaves none."""
+    source = few_reviews(shell.folder / "reviews.tar.gz")
+
+    def sentiment(url: str, *arguments: str) -> Any:
+        return shell.json("--backend", "aws", "--endpoint-url", url, *arguments)
+
+    with served(folder) as (url, server):
+        done = sentiment(url, "run", "--source", str(source))
+        assert done["accuracy"] == 1.0
+        assert sentiment(url, "predict", "a good film")["label"] == "positive"
+        before = sentiment(url, "status")
+        server.send_signal(signal.SIGKILL)
+    with served(folder) as (url, _):
+        assert sentiment(url, "predict", "a bad film")["label"] == "negative"
+        assert sentiment(url, "status")["resources"] == before["resources"]
+        again = sentiment(url, "run", "--source", str(source))
+        assert (again["endpoint"], again["accuracy"]) == (done["endpoint"], done["accuracy"])
+        shell("--backend", "aws", "--endpoint-url", url, "destroy", "--yes")
+        left = sentiment(url, "status")["resources"]
+        assert {resource["kind"] for resource in left} <= {"transform job"}  # SageMaker cannot delete those.
