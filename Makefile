@@ -48,8 +48,8 @@ bench: $(READY)
 
 lock:
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra dev pyproject.toml -o requirements.lock
-	for peer in localstack ministack; do \
-		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$peer.in -o scripts/$$peer.lock || exit 1; \
+	for venv in localstack ministack sdk2 sdk3; do \
+		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$venv.in -o scripts/$$venv.lock || exit 1; \
 	done
 
 clean:
