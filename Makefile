@@ -58,8 +58,8 @@ lock:
 		containers/sentiment/requirements.txt -o containers/sentiment/requirements.lock
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --extra all -c requirements.lock pyproject.toml \
 		-o containers/greenroom/requirements.lock
-	for peer in localstack ministack; do \
-		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$peer.in -o scripts/$$peer.lock || exit 1; \
+	for venv in localstack ministack sdk2 sdk3; do \
+		uv pip compile -q --universal --generate-hashes --no-emit-index-url scripts/$$venv.in -o scripts/$$venv.lock || exit 1; \
 	done
 
 clean:

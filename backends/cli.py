@@ -40,23 +40,28 @@ def serve(
     config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
 ) -> None:
     """Be AWS for SageMaker's clients, until Ctrl-C: its API in front of the jobs and endpoints of this machine."""
-    from backends.config import load_config  # noqa: PLC0415  --help shall not wait for libraries
+    from dataclasses import replace  # noqa: PLC0415  --help shall not wait for libraries
+
+    from backends.config import load_config  # noqa: PLC0415
     from backends.emulator.app import create_app  # noqa: PLC0415
     from backends.emulator.door import Door  # noqa: PLC0415
     from backends.emulator.faults import load_faults  # noqa: PLC0415
     from backends.emulator.upstream import Upstream  # noqa: PLC0415
     from backends.engine import Engine  # noqa: PLC0415
+    from backends.http_server import listen, url_of  # noqa: PLC0415
     from backends.http_server import serve as serve_app  # noqa: PLC0415
     from backends.local.backend import engine_settings  # noqa: PLC0415
 
     wanted = load_faults(faults) if faults else ()
-    engine = Engine(engine_settings(load_config(config, backend="local")))
+    settings = engine_settings(load_config(config, backend="local"))
+    listener = listen(host, port)
+    engine = Engine(replace(settings, aws_endpoint_url=url_of(listener)))
     try:
         app = create_app(
             engine, door=Door(host, token), upstream=Upstream(upstream) if upstream else None, faults=wanted
         )
         _show_access_log()
-        serve_app(app, host=host, port=port, allow_remote=True, on_ready=_say_ready)
+        serve_app(app, listener=listener, on_ready=_say_ready)
     finally:
         engine.close()
 

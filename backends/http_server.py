@@ -76,12 +76,13 @@ class Server(uvicorn.Server):
         self,
         app: ASGIApp,
         *,
+        listener: socket.socket | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         allow_remote: bool = False,
         on_ready: Callable[[str], None] = lambda url: None,  # noqa: ARG005 - nobody need be told
     ) -> None:
-        """Take the port; 0 takes a free one.
+        """Take the port, where there is no *listener* (:func:`listen`) that has; 0 takes a free one.
 
         Raises:
             ValueError: *host* can be reached from other machines and *allow_remote* is not set.
@@ -104,9 +105,9 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
         super().__init__(config)
-        self._socket = _listen(host, port)
+        self._socket = listener or listen(host, port)
         self._on_ready = on_ready
-        self.url = _url(host, self._socket.getsockname()[1])
+        self.url = url_of(self._socket)
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         with self._socket:
@@ -132,7 +133,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
+    """Take a port, so that its number is known before what answers there is made; 0 takes a free one.
+
+    Raises:
+        OSError: the port is taken.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -144,5 +150,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _url(host: str, port: int) -> str:
+def url_of(listener: socket.socket) -> str:
+    """How it is called."""
+    host, port, *_ = listener.getsockname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

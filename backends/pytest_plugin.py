@@ -65,13 +65,15 @@ def _running(home: Path) -> Iterator[Greenroom]:
 
     try:
         from backends.emulator.app import create_app  # noqa: PLC0415
-        from backends.http_server import Server  # noqa: PLC0415
+        from backends.http_server import Server, listen, url_of  # noqa: PLC0415
     except ModuleNotFoundError as exc:
         raise pytest.UsageError(f"Greenroom's emulator needs {exc.name}: pip install 'greenroom[serve]'.") from exc
     config = load_config(backend="local", home=home)
-    engine = Engine(replace(engine_settings(config), training_grace_seconds=_GRACE_SECONDS))
+    listener = listen()
+    settings = replace(engine_settings(config), aws_endpoint_url=url_of(listener))
+    engine = Engine(replace(settings, training_grace_seconds=_GRACE_SECONDS))
     is_up = threading.Event()
-    server = Server(create_app(engine), on_ready=lambda _: is_up.set())
+    server = Server(create_app(engine), listener=listener, on_ready=lambda _: is_up.set())
     thread = threading.Thread(target=server.run, name="greenroom", daemon=True)
     thread.start()
     try:

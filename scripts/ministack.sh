@@ -5,10 +5,6 @@ MODULE=ministack
 HEALTH=/_ministack/health
 . "$(dirname "$0")/peer.sh"
 
-prepare() {
-  :
-}
-
 serve() { # its default is every address
   export BIND_HOST=127.0.0.1 GATEWAY_PORT="$PORT" S3_DATA_DIR="$FOLDER/s3" STATE_DIR="$FOLDER/state"
   exec "$VENV/bin/python" -m "$MODULE"

@@ -1,39 +1,16 @@
 # Sourced by localstack.sh and ministack.sh: a server from PyPI in a venv of its own, started and stopped on 127.0.0.1.
 #
-#   install          make the venv, if there is none of what the lock file beside the script says
-#   is_installed     say by the exit code whether there is
-#   start [FOLDER]   install, start, wait until it is healthy, print its endpoint; one that runs there already is kept
-#   stop [FOLDER]    end it; its data goes with it
+#   install, is_installed   as in venv.sh
+#   start [FOLDER]          install, start, wait until it is healthy, print its endpoint; one that runs there already is kept
+#   stop [FOLDER]           end it; its data goes with it
 #
 # FOLDER/NAME holds process id, log and data; several can run, each with its FOLDER and its PORT (0: a free one).
 # Who sources this says NAME, MODULE and HEALTH, and how to `prepare` the new venv and to `serve` on $PORT.
-set -euo pipefail
+. "$(dirname "$0")/venv.sh"
 
-STATE="${XDG_STATE_HOME:-$HOME/.local/state}/greenroom"
-VENV="$STATE/$NAME-venv"
 PORT="${PORT:-4566}"
-SCRIPTS="$(cd "$(dirname "$0")" && pwd)"
-LOCK="$SCRIPTS/$NAME.lock"
 LIMIT_SECONDS=90
 unset "${!AWS_@}" # A server that runs functions hands its environment on to them.
-
-is_installed() {
-  cmp -s "$LOCK" "$VENV/installed.lock"
-}
-
-install() {
-  is_installed && return
-  echo "installing $NAME …" >&2
-  if command -v uv >/dev/null; then
-    uv venv -q --clear --python "${PYTHON:-python3}" "$VENV"
-    uv pip sync -q --compile-bytecode --require-hashes --python "$VENV/bin/python" "$LOCK"
-  else
-    "${PYTHON:-python3}" -m venv --clear "$VENV"
-    "$VENV/bin/python" -m pip install -q --require-hashes -r "$LOCK"
-  fi
-  prepare
-  cp "$LOCK" "$VENV/installed.lock"
-}
 
 runs() { # the process that was started here, not one that got its number since
   [ -f "$FOLDER/pid" ] && ps -ww -o args= -p "$(cat "$FOLDER/pid")" | grep -F "$MODULE" >/dev/null

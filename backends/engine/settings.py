@@ -33,6 +33,7 @@ class EngineSettings:
     """Where the engine keeps its state, how it runs programs and where its objects lie.
 
     *images* maps an image's name to the folder that holds its ``train`` and ``serve`` programs (process runner).
+    *aws_endpoint_url* is where programs of the process runner find AWS; empty, they find none.
     *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server.
     The limits are SageMaker's own (developer guide, "Use Your Own Inference Code"), but for
     *metric_timeout_seconds*, which ends a metric's regex that would search for ever, and *pings_to_lose*: how many
@@ -44,6 +45,7 @@ class EngineSettings:
     images: Mapping[str, str] = field(default_factory=dict)
     docker: DockerSettings = DockerSettings()
     region: str = "us-east-1"
+    aws_endpoint_url: str = ""
     s3_endpoint_url: str = ""
     training_grace_seconds: float = 120.0
     serving_grace_seconds: float = 30.0

@@ -1,13 +1,7 @@
 """The AWS backend's own way, end to end, against ``greenroom serve``: seven steps, and a server that is killed."""
 
 import os
-import re
 import signal
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +10,8 @@ import pytest
 from sentiment.bundle import CONTAINER
 from sentiment.settings import IMAGE
 from tests.e2e.conftest import Shell
+from tests.emulator import served
 from tests.reviews import few_reviews
-
-
-@contextmanager
-def served(folder: Path, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """``greenroom serve`` over the state in *folder*: its URL and its process."""
-    command = [str(Path(sys.executable).with_name("greenroom")), "serve", "--port", str(port)]
-    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        found = re.search(r"http://[^ ]+", process.stderr.readline())
-        assert found
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # Lest its log fill the pipe.
-        try:
-            yield found.group(), process
-        finally:
-            process.terminate()
-            process.wait(30)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ def make_runner(settings: EngineSettings) -> Runner:
     if settings.runner == "process":
         from backends.engine.runners.process import ProcessRunner  # noqa: PLC0415  only what is used is loaded
 
-        return ProcessRunner(settings.images)
+        return ProcessRunner(settings.images, settings.aws_endpoint_url)
     try:
         from backends.engine.runners.docker import DockerRunner  # noqa: PLC0415  docker is an extra
     except ImportError as exc:

@@ -35,12 +35,18 @@ _SWEEP_PAUSE_SECONDS = 0.01
 
 
 class ProcessRunner(Runner):
-    """Runs programs as process groups of this machine; *images* maps image names to folders."""
+    """Runs programs as process groups of this machine.
+
+    *images* maps image names to folders. *aws_endpoint_url* is AWS for the programs, as SageMaker's training toolkit
+    and boto3 are told; empty, they are told nothing.
+    """
 
     most_hosts = 1
 
-    def __init__(self, images: Mapping[str, str]) -> None:
+    def __init__(self, images: Mapping[str, str], aws_endpoint_url: str = "") -> None:
         self._images = images
+        names = ("AWS_ENDPOINT_URL", "S3_ENDPOINT_URL") if aws_endpoint_url else ()
+        self._aws = {**DUMMY_CREDENTIALS, **dict.fromkeys(names, aws_endpoint_url)}
 
     def check(self, image: str) -> None:
         self._folder(image)
@@ -49,7 +55,7 @@ class ProcessRunner(Runner):
         folder = self._folder(program.image)
         command = [*program.entrypoint, *program.arguments] or [program.argument]
         port = _free_port() if program.serves else 0
-        environment = _environment(program, folder, port)
+        environment = _environment(program, folder, port, self._aws)
         executable = _executable(command[0], folder, environment["PATH"])
         if executable is None:
             raise ImageMissing(
@@ -145,7 +151,7 @@ def _spellings(image: str) -> Iterator[str]:
         yield f"{name}:latest" if ":" not in name else name.partition(":")[0]
 
 
-def _environment(program: Program, folder: Path, port: int) -> dict[str, str]:
+def _environment(program: Program, folder: Path, port: int, aws: Mapping[str, str]) -> dict[str, str]:
     """A clean environment: nothing of the user's own but where programs and temporary files are found."""
     scratch = program.root.parent / "tmp"
     scratch.mkdir(mode=0o700, exist_ok=True)
@@ -156,7 +162,7 @@ def _environment(program: Program, folder: Path, port: int) -> dict[str, str]:
         "TMPDIR": str(scratch),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        **DUMMY_CREDENTIALS,
+        **aws,
         **program.environment,
         "SAGEMAKER_BASE_DIR": str(program.root),
         LABEL_VARIABLE: program.label,
