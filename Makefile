@@ -49,7 +49,9 @@ bench: $(READY)
 
 # Needs a Docker engine (scripts/docker-engine.sh) and the base image (scripts/base-image.sh makes a stand-in).
 bench-docker: $(READY)
-	scripts/sdk-local-mode.sh
+	scripts/sdk.sh sdk2 install
+	scripts/sdk.sh sdk3 install
+	scripts/compose.sh
 	$(BIN)/python -m benchmarks.run --suite docker-figures
 
 lock:

@@ -1,11 +1,12 @@
 """What Docker costs through the engine, beside ``docker run`` and the SageMaker SDK's local mode on the same image.
 
-The image is made here, of a base image and two small programs. The SDKs are those that scripts/sdk-local-mode.sh
+The image is made here, of a base image and two small programs. The SDKs are those that scripts/sdk.sh
 installs; one that is missing is left out, and the table says so.
 """
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import tempfile
@@ -27,7 +28,7 @@ from benchmarks.transform import KINDS, ROW, bodies, ideal_seconds, job_seconds
 IMAGE = "greenroom-benchmark"
 BASE = os.environ.get("BASE_IMAGE", "python:3.11-slim-bookworm")
 DOCKERFILE = f"FROM {BASE}\nCOPY --chmod=755 train serve /usr/local/bin/\n"
-SDKS = Path(__file__).parents[1] / "build" / "sdk-local-mode"
+SDK = Path(__file__).parents[1] / "scripts" / "sdk.sh"
 ROUNDS = 5
 SDK_ROUNDS = 2
 CALLS = 450
@@ -40,8 +41,8 @@ SDK_ROWS = {Strategy.SINGLE_RECORD: (10, 110), Strategy.MULTI_RECORD: (10, 10_01
 class LocalMode:
     """One version of the SDK in a process of its own; see local_mode.py."""
 
-    def __init__(self, venv: Path, artifact: Path, folder: Path) -> None:
-        self.name = f"SDK {venv.name}"
+    def __init__(self, version: str, venv: Path, artifact: Path, folder: Path) -> None:
+        self.name = f"SDK {version}"
         folder.mkdir()
         self._log_path = folder / "log"
         self._process = subprocess.Popen(
@@ -83,7 +84,7 @@ def figures() -> list[Figure]:
         backend = opened.enter_context(_docker_backend(place / "home"))
         artifact = place / "model.tar.gz"
         backend.store.download(plant_model(backend), artifact)
-        sdks = [LocalMode(venv, artifact, place / venv.name) for venv in sorted(SDKS.glob("*")) if venv.is_dir()]
+        sdks = [LocalMode(version, venv, artifact, place / version) for version, venv in _sdks()]
         opened.callback(_remove_containers)  # The SDK leaves them.
         for sdk in sdks:
             opened.callback(sdk.close)
@@ -252,6 +253,15 @@ def _build(folder: Path) -> None:
     (folder / "serve").write_text(f"#!/usr/bin/env python3\n{SERVE}")
     (folder / "Dockerfile").write_text(DOCKERFILE)
     _docker("build", "--quiet", "--tag", IMAGE, str(folder))
+
+
+def _sdks() -> Iterator[tuple[str, Path]]:
+    """Version and environment of each SDK, as scripts/sdk.sh installs them."""
+    for name in ("sdk2", "sdk3"):
+        told = subprocess.run([SDK, name, "folder"], capture_output=True, check=True, text=True).stdout
+        version = re.search(r"sagemaker.*==(\S+)", SDK.with_name(f"{name}.in").read_text())
+        assert version
+        yield version[1], Path(told.strip())
 
 
 def _remove_containers() -> None:
