@@ -49,6 +49,9 @@ class BackendConfig(BaseSettings):
     )
     region: str = Field(default="us-east-1", description="the AWS region, named in ARNs and documents")
     role_arn: str = Field(default="", description="the execution role that jobs on AWS assume")
+    expected_account: str = Field(
+        default="", pattern=r"^([0-9]{12})?$", description="the only AWS account that may be touched; empty: any"
+    )
     bucket: str = Field(default="greenroom", description="the bucket that holds data and artifacts")
     images: dict[str, Path] = Field(
         default_factory=dict, description="process runner: image name → folder with its train and serve programs"

@@ -218,6 +218,7 @@ class Pipeline:
             input_filter="$[0]",
             join_input=True,
             instance_type=self._settings.instance_type,
+            tags=self._settings.tags,
         )
 
     def evaluate_held_back(self) -> Evaluated:
@@ -243,7 +244,7 @@ class Pipeline:
         """What deployment asks for."""
         model = ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri)
         variant = Variant(model=model, instance_type=self._settings.instance_type)
-        return EndpointSpec(name=f"{PROJECT}-{trained.digest}", variants=(variant,))
+        return EndpointSpec(name=f"{PROJECT}-{trained.digest}", variants=(variant,), tags=self._settings.tags)
 
     def deploy(self, trained: Trained) -> str:
         """Put the model into service, then retire the endpoints of earlier models; returns the endpoint's name."""
@@ -346,6 +347,7 @@ class Pipeline:
             metrics=METRICS,
             instance_type=self._settings.instance_type,
             max_runtime_seconds=3600,
+            tags=self._settings.tags,
         )
 
     def _attempt(self, jobs: Jobs[Any], stem: str) -> tuple[str, JobStatus | None]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 IMAGE = "greenroom-sentiment:latest"
 PROJECT = "sentiment"
+# What tells the application's resources from others', in any account and region.
+APPLICATION_TAG = "greenroom:application"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +25,11 @@ class SentimentSettings:
     image: str = IMAGE
     instance_type: str = "ml.m5.large"
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """What every job, model and endpoint of the application carries."""
+        return {APPLICATION_TAG: PROJECT}
 
     @property
     def prefix(self) -> str:

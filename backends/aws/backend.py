@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from backends.aws.account import AwsAccount
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, InvalidSpec
@@ -25,37 +26,21 @@ RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoin
 def open_aws(config: BackendConfig) -> Backend:
     """Everything runs in the caller's AWS account and costs money there.
 
-    Credentials come from boto3's own chain. ``config.endpoint_url`` sends every service elsewhere.
-
     Raises:
         BackendUnavailable: boto3 is not installed.
         InvalidSpec: no execution role is configured.
     """
-    try:
-        import boto3  # noqa: PLC0415  an extra
-        from botocore.config import Config  # noqa: PLC0415
-    except ModuleNotFoundError as exc:
-        raise BackendUnavailable("the AWS backend needs boto3: pip install 'greenroom[aws]'.") from exc
-    from backends.stores.s3 import S3Store  # noqa: PLC0415
+    account = AwsAccount(config)
+    from backends.stores.s3 import S3Store  # noqa: PLC0415  needs boto3
 
     if not config.role_arn:
         raise InvalidSpec(
             "the AWS backend needs the ARN of an execution role: set role_arn in greenroom.toml or GREENROOM_ROLE_ARN."
         )
-
-    session: Any = boto3.session.Session(region_name=config.region)
-
-    def client(service: str, *, attempts: int = 5) -> Any:
-        return session.client(
-            service,
-            endpoint_url=config.endpoint_url or None,
-            config=Config(retries={"mode": "adaptive", "total_max_attempts": attempts}),
-        )
-
     place = f"AWS {config.region}"
-    call = caller(client("sagemaker"), client("sagemaker-runtime", attempts=2))
-    poll_seconds = _NEAR_POLL_SECONDS if config.endpoint_url else _POLL_SECONDS
-    logs = CloudWatchLogs(client("logs"), call, poll_seconds)
+    call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2))
+    poll_seconds = _NEAR_POLL_SECONDS if account.is_elsewhere else _POLL_SECONDS
+    logs = CloudWatchLogs(account.client("logs"), call, poll_seconds)
 
     def room(kind: type[RoomT]) -> RoomT:
         return kind(call, place=place, role_arn=config.role_arn, read_log=logs.read, poll_seconds=poll_seconds)
@@ -63,7 +48,7 @@ def open_aws(config: BackendConfig) -> Backend:
     return Backend(
         name="aws",
         place=place,
-        store=S3Store(client("s3")),
+        store=S3Store(account.client("s3")),
         training=room(SageMakerTraining),
         transform=room(SageMakerTransform),
         endpoints=room(SageMakerEndpoints),

@@ -1,0 +1,65 @@
+"""The caller's AWS account in one region: the one place where boto3's clients are made."""
+
+from functools import cached_property
+from typing import Any
+
+from backends.config import BackendConfig
+from backends.errors import BackendUnavailable, InvalidSpec
+
+
+class AwsAccount:
+    """Clients for the account that boto3's own chain of credentials leads to.
+
+    ``config.endpoint_url`` sends every service elsewhere. Every client retries adaptively: it slows down when it
+    is throttled (botocore's retry mode ``adaptive``).
+
+    Raises:
+        BackendUnavailable: boto3 is not installed.
+    """
+
+    def __init__(self, config: BackendConfig) -> None:
+        try:
+            import boto3  # noqa: PLC0415  an extra
+        except ModuleNotFoundError as exc:
+            raise BackendUnavailable("the AWS backend needs boto3: pip install 'greenroom[aws]'.") from exc
+        self.region = config.region
+        self._endpoint_url = config.endpoint_url
+        self._expected = config.expected_account
+        self._session: Any = boto3.session.Session(region_name=config.region)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """True when another server than AWS's stands for it: near, and free."""
+        return bool(self._endpoint_url)
+
+    def client(self, service: str, *, region: str | None = None, attempts: int = 5) -> Any:
+        """A boto3 client of *service*; *attempts* counts the first one."""
+        from botocore.config import Config  # noqa: PLC0415
+
+        return self._session.client(
+            service,
+            region_name=region or self.region,
+            endpoint_url=self._endpoint_url or None,
+            config=Config(retries={"mode": "adaptive", "total_max_attempts": attempts}),
+        )
+
+    @cached_property
+    def id(self) -> str:
+        """The account's twelve digits, asked of STS once.
+
+        Raises:
+            InvalidSpec: it is not ``expected_account``; nothing was sent to it but this question.
+            BackendUnavailable: STS is not reached, or the credentials are refused.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+        try:
+            found = str(self.client("sts").get_caller_identity()["Account"])
+        except (BotoCoreError, ClientError) as exc:
+            raise BackendUnavailable(f"STS does not say whose account this is: {exc}") from exc
+        if self._expected and found != self._expected:
+            raise InvalidSpec(
+                f"the credentials lead to account {found}, but expected_account is {self._expected}. Nothing was done; "
+                "choose other credentials (AWS_PROFILE) or correct expected_account."
+            )
+        return found
