@@ -52,8 +52,10 @@ def test_two_backends_agree_until_one_has_another_model(here: Shell, there: Path
     assert found["artifacts"] > 0
 
     here("--config", str(there), "run", "--source", str(here.folder / "reviews.tar.gz"), "-p", "c=0.01", "--fresh")
-    assert _differing(here, there) >= {"model.tar.gz", "one review as JSON"}
-    assert _differing(here, there, "--tolerance", "1000") == {"model.tar.gz"}  # No label, no word is another.
+    exactly = _differing(here, there)
+    assert exactly >= {"model.tar.gz", "one review as JSON"}
+    roughly = _differing(here, there, "--tolerance", "1000")  # What is left: labels.
+    assert {"model.tar.gz"} <= roughly < exactly
 
 
 def test_a_place_is_not_compared_with_itself(here: Shell, tmp_path: Path) -> None:
