@@ -100,45 +100,61 @@ def split_batches(source: BinaryIO | Iterable[bytes], packing: Packing) -> Itera
 
 
 def _whole(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:
-    body = bytearray()
+    held: list[bytes] = []
+    held_bytes = 0
     for piece in pieces(source):
-        body += piece
-        if limit and len(body) > limit:
-            raise RecordTooLarge(1, len(body), limit)
-    yield Batch(body=bytes(body), record_count=1, first_record=1)
+        held.append(piece)
+        held_bytes += len(piece)
+        if limit and held_bytes > limit:
+            raise RecordTooLarge(1, held_bytes, limit)
+    yield Batch(body=b"".join(held), record_count=1, first_record=1)
 
 
 def _packed_lines(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:
-    held = bytearray()
+    held: list[bytes] = []  # Joined once for each body: growing one buffer would cost more than sending it.
+    held_bytes = 0
     record = 1
     for piece in pieces(source):
-        held += piece
-        start = 0
-        # Linear: every search runs backwards from the limit and stops at the first line end.
-        while limit and len(held) - start > limit:
-            end = held.rfind(b"\n", start, start + limit) + 1
-            if end == 0:
-                raise _too_large(held, start, record, limit)
-            batch = _packed(held, start, end, record)
+        held.append(piece)
+        held_bytes += len(piece)
+        while limit and held_bytes > limit:
+            rest = _cut(held, held_bytes - limit)
+            if not held:
+                raise _too_large(b"".join(rest), record, limit)
+            batch = _packed(held, record)
+            held, held_bytes = rest, sum(map(len, rest))
             record += batch.record_count
-            start = end
             yield batch
             del batch  # Nobody needs it while the next one is made.
-        del held[:start]
-    if held:
-        yield _packed(held, 0, len(held), record)
+    if held_bytes:
+        yield _packed(held, record)
 
 
-def _packed(held: bytearray, start: int, end: int, first_record: int) -> Batch:
-    with memoryview(held) as view:
-        body = bytes(view[start:end])
+def _cut(held: list[bytes], excess: int) -> list[bytes]:
+    """Take what follows the last line end from *held*, whose last *excess* bytes do not count; return that.
+
+    Linear: the search runs backwards and stops at the first line end.
+    """
+    rest: list[bytes] = []
+    while held:
+        piece = held.pop()
+        end = piece.rfind(b"\n", 0, len(piece) - excess) + 1
+        rest.append(piece[end:])
+        if end:
+            held.append(piece[:end])
+            break
+        excess = 0
+    return rest[::-1]
+
+
+def _packed(held: list[bytes], first_record: int) -> Batch:
+    body = b"".join(held)
     count = body.count(b"\n") + (not body.endswith(b"\n"))
     return Batch(body=body, record_count=count, first_record=first_record)
 
 
-def _too_large(held: bytearray, start: int, record: int, limit: int) -> RecordTooLarge:
-    end = held.find(b"\n", start) + 1 or len(held)
-    return RecordTooLarge(record, end - start, limit)
+def _too_large(held: bytes, record: int, limit: int) -> RecordTooLarge:
+    return RecordTooLarge(record, held.find(b"\n") + 1 or len(held), limit)
 
 
 def _single_lines(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:
