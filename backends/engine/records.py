@@ -1,11 +1,15 @@
 """Batch transform's record arithmetic: one input object into request bodies, answers into one output.
 
     object ─(gunzip)─ split_batches ─► Batch, Batch, … ─ model ─► answers ─ assemble ─► object + ".out"
+    file ──────────── split_file ────► Span, Span, …
 
-Everything streams: the memory in use depends on the payload limit, never on the object's size.
+Everything streams: the memory in use depends on the payload limit, never on the object's size, and a file's bodies
+are not read at all.
 Where AWS's own behaviour is not documented the choice is said in the docstring.
 """
 
+import io
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from backends.stores import PIECE_BYTES, pieces
 
 MEBIBYTE = 1024**2
 DEFAULT_MAX_PAYLOAD_BYTES = 6 * MEBIBYTE
+_LOOK_BYTES = 1 << 16
 _GZIP_SLICE_BYTES = 1 << 16  # zlib copies what follows a member, so slices bound the cost of tiny members
 _GZIP_FORMAT = 31  # zlib's window size 15, plus 16 for a gzip frame
 
@@ -58,6 +63,15 @@ class Batch:
     first_record: int
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The body of one request as *size_bytes* of an open file, from *start* on; the system sends it from there."""
+
+    file: BinaryIO
+    start: int
+    size_bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Packing:
     """How objects are cut into records and records into requests.
@@ -71,14 +85,18 @@ class Packing:
     max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES
 
     @property
+    def sends_lines(self) -> bool:
+        """True if every line is a request."""
+        return self.split is Split.LINE and self.strategy is Strategy.SINGLE_RECORD
+
+    @property
     def sends_whole(self) -> bool:
         """True if one request carries the whole object, whatever its size.
 
         SageMaker sends it with chunked encoding. Send ``pieces(source)`` then, to hold little of it
         in memory; :func:`split_batches` is right too but makes one body of everything.
         """
-        single = self.split is Split.LINE and self.strategy is Strategy.SINGLE_RECORD
-        return self.max_payload_bytes == 0 and not single
+        return self.max_payload_bytes == 0 and not self.sends_lines
 
 
 def split_batches(source: BinaryIO | Iterable[bytes], packing: Packing) -> Iterator[Batch]:
@@ -94,9 +112,54 @@ def split_batches(source: BinaryIO | Iterable[bytes], packing: Packing) -> Itera
     """
     if packing.split is Split.NONE:
         return _whole(source, packing.max_payload_bytes)
-    if packing.strategy is Strategy.SINGLE_RECORD:
+    if packing.sends_lines:
         return _single_lines(source, packing.max_payload_bytes)
     return _packed_lines(source, packing.max_payload_bytes)
+
+
+def is_file(source: BinaryIO) -> bool:
+    """True for a file of this machine, which :func:`split_file` can take."""
+    return isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
+
+
+def split_file(file: BinaryIO, packing: Packing) -> Iterator[Span]:
+    """Cut a file into the same bodies as :func:`split_batches`, looking only where one has to end.
+
+    Not for *packing* that sends lines one by one. The file has to stay open, and as it is, until all are sent.
+
+    Raises:
+        RecordTooLarge: as split_batches does.
+    """
+    size, limit = os.fstat(file.fileno()).st_size, packing.max_payload_bytes
+    if packing.split is Split.NONE:
+        if size > limit > 0:
+            raise RecordTooLarge(1, size, limit)
+        yield Span(file, 0, size)
+        return
+    start = 0
+    while start < size:
+        end = _line_end(file, start, start + limit) if size - start > limit > 0 else size
+        if end == start:
+            raise RecordTooLarge(_line_count(file, start) + 1, min(size - start, limit + 1), limit)
+        yield Span(file, start, end - start)
+        start = end
+
+
+def _line_end(file: BinaryIO, start: int, end: int) -> int:
+    """Where the last line that ends in the file's bytes from *start* to *end* does; *start* if none."""
+    while end > start:
+        begin = max(start, end - _LOOK_BYTES)
+        found = os.pread(file.fileno(), end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return start
+
+
+def _line_count(file: BinaryIO, end: int) -> int:
+    """How many lines end in the first *end* bytes of the file."""
+    starts = range(0, end, PIECE_BYTES)
+    return sum(os.pread(file.fileno(), min(PIECE_BYTES, end - at), at).count(b"\n") for at in starts)
 
 
 def _whole(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:
