@@ -17,13 +17,14 @@ from backends.config import load_config
 from backends.specs import ModelSpec, Split, TrainingSpec, TransformSpec
 from sentiment.bundle import CONTAINER
 from sentiment.production import callers_policy
-from sentiment.settings import IMAGE
+from sentiment.settings import APPLICATION_TAG, IMAGE, PROJECT
 from tests.aws.commands import Commands, recording, user_of_aws
 from tests.aws.conftest import client, fresh_account
 from tests.conformance.rigs import PROBE
 from tests.emulator import served
 
 EMULATED_BUCKET = "greenroom-000000000000-us-east-1"
+TAGS = {APPLICATION_TAG: PROJECT}
 STRANGE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -62,6 +63,7 @@ def begin_what_does_not_end(url: str) -> None:
                 image="probe",
                 output_uri=f"{prefix}/models",
                 hyperparameters={"mode": "hang"},
+                tags=TAGS,
             )
         )
         backend.transform.start(
@@ -72,6 +74,7 @@ def begin_what_does_not_end(url: str) -> None:
                 output_uri=f"{prefix}/predictions/slow",
                 content_type="text/plain",
                 split=Split.LINE,
+                tags=TAGS,
             )
         )
 

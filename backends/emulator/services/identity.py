@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from backends.emulator.protocol.models import Members
-from backends.emulator.services import Service
+from backends.emulator.services import Operation, Service
 from backends.engine.settings import ACCOUNT
 from backends.sagemaker.readings import ServiceError
 
@@ -37,14 +37,22 @@ class Sts(Service):
 
 
 class Iam(Service):
-    """Roles: any name is one; those that were made are told as they were made."""
+    """Roles: any name is one; those that were made are told as they were made.
+
+    Without *makes_roles* they are another server's to make, whose functions assume them.
+    """
 
     name = "iam"
     is_global = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, makes_roles: bool = True) -> None:
+        self._makes_roles = makes_roles
         self._made: dict[str, Members] = {}
         self._policies: dict[tuple[str, str], str] = {}
+
+    def operation(self, name: str) -> Operation | None:
+        is_ours = self._makes_roles or name in {"GetRole", "SimulatePrincipalPolicy"}
+        return super().operation(name) if is_ours else None
 
     def create_role(self, request: Members) -> Members:
         """CreateRole."""
