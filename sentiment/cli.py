@@ -407,11 +407,12 @@ def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def permissions(context: typer.Context) -> None:
-    """The IAM policy that whoever runs these commands on AWS needs, as JSON; nothing is sent."""
+def permissions(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
     from sentiment.production import callers_policy  # noqa: PLC0415
 
-    print(json.dumps(callers_policy(_config(context.obj)), indent=2))  # noqa: T201
+    policy = callers_policy(_config(context.obj))
+    print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
 
 
 @image_app.command("build")

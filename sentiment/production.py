@@ -11,7 +11,7 @@ from backends.aws.account import AwsAccount
 from backends.aws.buckets import Bucket
 from backends.aws.costs import Item, load_prices, planned, shown, total
 from backends.aws.roles import ExecutionRole, is_made_here
-from backends.aws.standing import Application, Survey
+from backends.aws.standing import GLOBAL, Application, Survey
 from backends.config import BackendConfig
 from backends.errors import BackendError
 from backends.specs import Plan, Request
@@ -128,7 +128,8 @@ class Production:
     def _look_around(self, kept: list[str]) -> list[str]:
         survey = self.survey()
         for item in survey.items:
-            how = "" if item.region == self.config.region else f"; GREENROOM_REGION={item.region} removes what is there"
+            is_here = item.region in {self.config.region, GLOBAL}
+            how = "" if is_here else f"; GREENROOM_REGION={item.region} removes what is there"
             kept.append(f"{item.kind} {item.name} is still there, in {item.region}{how}")
         for region, why in survey.unseen.items():
             self.reporter.say(f"{region} could not be looked at: {why}")

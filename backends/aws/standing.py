@@ -16,6 +16,7 @@ from backends.aws.roles import roles
 from backends.errors import BackendError
 from backends.sagemaker.readings import JOB_STATES, ServiceError, says_missing
 
+GLOBAL = "global"  # Where a thing is that belongs to no region.
 _REGIONS_AT_ONCE = 8
 _JOB_GROUPS = ("/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs")
 _ENDPOINT_GROUPS = "/aws/sagemaker/Endpoints/"
@@ -97,7 +98,7 @@ class Application:
     def _roles(self) -> list[Item]:
         with translated("roles"):
             found = list(roles(self.account.client("iam"), self.value))
-        return [Item(kind="role", name=role["RoleName"], region="global") for role in found]
+        return [Item(kind="role", name=role["RoleName"], region=GLOBAL) for role in found]
 
     def _logs(self, region: str) -> Iterator[Item]:
         logs = self.account.client("logs", region=region)

@@ -113,6 +113,7 @@ def test_what_cannot_be_removed_is_named_with_the_reason(sentiment: Commands) ->
     for reason in (
         f"bucket '{BUCKET}': DeleteBucket was refused, BucketNotEmpty",
         "role 'sentiment-us-east-1': DeleteRole was refused, DeleteConflict",
+        "role sentiment-us-east-1 is still there, in global\n",
         "endpoint sentiment-abroad is still there, in eu-west-1; GREENROOM_REGION=eu-west-1 removes what is there",
     ):
         assert reason in result.stdout
