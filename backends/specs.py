@@ -180,10 +180,16 @@ class Variant:
 
 @dataclass(frozen=True, kw_only=True)
 class Canary:
-    """How a change of an endpoint is tried: *percent* (1 to 50) of the traffic for *wait_seconds* (0 to 3600)."""
+    """How a change of an endpoint is tried: *percent* (1 to 50) of the traffic for *wait_seconds* (0 to 3600).
+
+    On AWS it is taken back if in a minute more than *error_share* of the answers are 5xx, or one in ten takes longer
+    than *latency_ms*; everywhere if a container is lost.
+    """
 
     percent: int = 10
     wait_seconds: int = 300
+    error_share: float = 0.01
+    latency_ms: int = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

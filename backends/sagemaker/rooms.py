@@ -74,7 +74,8 @@ class _Room(ABC):
                     continue
                 self._take_back(done)
                 raise
-            done.append((request.operation.removeprefix("Create"), request.document))
+            if request.operation.startswith("Create"):
+                done.append((request.operation.removeprefix("Create"), request.document))
 
     def _take_back(self, done: list[tuple[str, Mapping[str, Any]]]) -> None:
         for resource, document in reversed(done):
