@@ -39,7 +39,7 @@ class Invoker:
     def __init__(self, site: Site) -> None:
         self._site = site
         self._exchanges: dict[str, dict[Address, Exchange]] = {}
-        self._slots: dict[str, Slots] = {}
+        self._slots: dict[str, tuple[float, Slots]] = {}
         self._lock = threading.Lock()
 
     def invoke(self, request: Document) -> Document:
@@ -99,8 +99,8 @@ class Invoker:
         with self._lock:
             for exchange in self._exchanges.pop(name, {}).values():
                 exchange.close()
-            if slots := self._slots.pop(name, None):
-                slots.close()
+            if known := self._slots.pop(name, None):
+                known[1].close()
 
     def _exchange(self, endpoint: Resource, variant: Document) -> Exchange:
         """The connections to the variant's container; a restarted one is at another address."""
@@ -119,13 +119,13 @@ class Invoker:
     def _slot(self, endpoint: Resource, variant: Document) -> AbstractContextManager[None]:
         if "serverless" not in variant:
             return nullcontext()
-        folder = self._site.folder(endpoint) / "slots"
         with self._lock:
-            slots = self._slots.get(endpoint.name)
-            if slots is None or slots.folder != folder:  # An endpoint that was made anew has a folder of its own.
+            created, slots = self._slots.get(endpoint.name, (0.0, None))
+            if slots is None or created != endpoint.created:
                 if slots is not None:
                     slots.close()
-                self._slots[endpoint.name] = slots = Slots(folder)
+                slots = Slots(self._site.folder(endpoint) / "slots")
+                self._slots[endpoint.name] = endpoint.created, slots
         return slots.one_of(variant["serverless"]["MaxConcurrency"])
 
     def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:

@@ -19,7 +19,7 @@ class Slots:
     """The slots of one endpoint, in *folder*, for the threads of this process."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self._folder = folder
         self._files: list[int] = []
         self._taken: set[int] = set()
         self._lock = threading.Lock()
@@ -64,7 +64,7 @@ class Slots:
 
     def _file(self, number: int) -> int:
         while len(self._files) <= number:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            path = self.folder / str(len(self._files))
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            path = self._folder / str(len(self._files))
             self._files.append(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         return self._files[number]
