@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend, Jobs, SupportsLogs
-from backends.errors import BackendError, NotFound
+from backends.errors import BackendError, InvalidSpec, NotFound
 from backends.naming import join_uri
 from backends.specs import (
     Channel,
@@ -260,6 +260,7 @@ class Pipeline:
         if self._settings.hosting.replaces and self._endpoint_state(spec.name) is not None:
             self._reporter.say(f"replacing endpoint {spec.name}: there is no answer until it is up again")
             self._remove_endpoint(spec.name)
+        self._check_change(spec)
         with self._reporter.progress(f"endpoint {spec.name}"):
             differs = endpoints.deploy(spec)
         self._retire(keep=spec.name)
@@ -409,6 +410,21 @@ class Pipeline:
         """The application's endpoints: the one, and what earlier versions made of each model."""
         names = self._backend.endpoints.names()
         return [name for name in names if name == PROJECT or name.startswith(f"{PROJECT}-")]
+
+    def _check_change(self, spec: EndpointSpec) -> None:
+        """Refuse the one change that SageMaker does not make. Raises InvalidSpec."""
+        try:
+            status = self._backend.endpoints.status(spec.name)
+        except NotFound:
+            return
+        if self._settings.hosting.real_time or status.serverless or status.state is not EndpointState.IN_SERVICE:
+            return
+        raise InvalidSpec(
+            f"endpoint {spec.name!r} is on instances, which SageMaker cannot change to serverless: deploy with "
+            "--real-time as before, or with --replace, which deletes it first.",
+            kind="endpoint",
+            name=spec.name,
+        )
 
     def _remove_endpoint(self, name: str) -> None:
         if not self._state_is_settled(name):

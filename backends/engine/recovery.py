@@ -88,6 +88,7 @@ def _take_over(site: Site, endpoint: Resource) -> None:
         if facts["status"] not in IN_PROGRESS:
             facts["status"] = "SystemUpdating"
         facts.pop("shift", None)
+        facts.get("pending", {})["stage"] = "Creating"
         for variant in facts["variants"]:
             variant.pop("address", None)
         return True

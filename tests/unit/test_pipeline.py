@@ -164,7 +164,7 @@ def test_an_endpoint_may_be_replaced(settings: SentimentSettings) -> None:
     with backend() as opened:
         real_time = replace(settings, hosting=Hosting(real_time=True, instances=2))
         Pipeline(opened, real_time, Silent()).run()
-        with pytest.raises(InvalidSpec, match="serverless"):
+        with pytest.raises(InvalidSpec, match="--replace"):
             Pipeline(opened, settings, Silent()).run()
         assert opened.endpoints.status("sentiment").serverless == {}
         Pipeline(opened, replace(settings, hosting=Hosting(replaces=True)), Silent()).run()
