@@ -215,13 +215,20 @@ class ObjectOperations:
 
 
 async def _sent(stream: BinaryIO, size_bytes: int) -> AsyncGenerator[bytes]:
-    """*size_bytes* of *stream*, which is closed at the end."""
+    """*size_bytes* of *stream*, which is closed at the end. A piece is read while the one before is sent."""
+
+    def read() -> asyncio.Future[bytes]:
+        return asyncio.ensure_future(asyncio.to_thread(stream.read, min(size_bytes, PIECE_BYTES)))
+
+    reading = read()
     try:
         while size_bytes:
-            piece = await asyncio.to_thread(stream.read, min(size_bytes, PIECE_BYTES))
+            piece = await reading
             size_bytes -= len(piece)
+            reading = read()
             yield piece
     finally:
+        await asyncio.wait([reading])
         stream.close()
 
 
