@@ -71,6 +71,7 @@ def create_app(
         watch = asyncio.create_task(_recover_now_and_then(engine))
         yield
         watch.cancel()
+        emulator.close()
 
     return Router(routes=[Route("/healthz", _health)], default=emulator, lifespan=lifespan, redirect_slashes=False)
 
@@ -133,6 +134,10 @@ class _Emulator:
         self._most_at_once = most_at_once
         self._door = door
         self._now = 0
+
+    def close(self) -> None:
+        for service in self._services.values():
+            service.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, head = time.perf_counter(), _head(scope)

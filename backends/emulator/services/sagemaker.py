@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
+from backends.emulator.containers import Containers
 from backends.emulator.protocol.models import Members
 from backends.emulator.services import Operation, Service
 from backends.engine import Engine
+from backends.engine.hosting import PAYLOAD_LIMIT_BYTES
 
 
 class SageMaker(Service):
@@ -30,10 +32,24 @@ class SageMakerRuntime(Service):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._containers = Containers()
 
-    def invoke_endpoint(self, request: Members) -> Members:
+    async def invoke_endpoint(self, request: Members) -> Members:
         """InvokeEndpoint."""
-        return self._engine.call("InvokeEndpoint", request)
+        invocation = self._engine.invocation(request)
+        with invocation.answering():
+            answer = await self._containers.post(
+                invocation.address,
+                "/invocations",
+                body=invocation.body,
+                headers=invocation.headers,
+                timeout_seconds=invocation.timeout_seconds,
+                answer_limit_bytes=PAYLOAD_LIMIT_BYTES,
+            )
+        return invocation.response(answer)
+
+    def close(self) -> None:
+        self._containers.close()
 
 
 def _at_once(look_up: Callable[[Members], Members]) -> Operation:
