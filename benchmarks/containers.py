@@ -21,8 +21,9 @@ from backends.config import BackendConfig
 from backends.local.backend import remove_home
 from backends.specs import EndpointSpec, ModelSpec, Strategy, TrainingSpec, Variant
 from benchmarks.figures import Figure
-from benchmarks.invoke import BODY, CLIENTS, bare_call, rate_of, times_of
+from benchmarks.invoke import BODY, CLIENTS, bare_call, beside_container, in_turns, wire_call
 from benchmarks.places import BUCKET, SERVE, free_port, plant_model
+from benchmarks.servers import Server, greenroom
 from benchmarks.transform import KINDS, ROW, bodies, ideal_seconds, job_seconds
 
 IMAGE = "greenroom-benchmark"
@@ -88,7 +89,7 @@ def figures() -> list[Figure]:
         opened.callback(_remove_containers)  # The SDK leaves them.
         for sdk in sdks:
             opened.callback(sdk.close)
-        return [*_training(backend, sdks), *_hosting(backend, sdks), *_transforms(backend, sdks, place)]
+        return [*_training(backend, sdks), *_hosting(backend, sdks, place), *_transforms(backend, sdks, place)]
 
 
 def _training(backend: Backend, sdks: list[LocalMode]) -> list[Figure]:
@@ -112,7 +113,7 @@ def _training(backend: Backend, sdks: list[LocalMode]) -> list[Figure]:
     return rows
 
 
-def _hosting(backend: Backend, sdks: list[LocalMode]) -> list[Figure]:
+def _hosting(backend: Backend, sdks: list[LocalMode], place: Path) -> list[Figure]:
     """Deployments in turns, the last one of each side asked in turns too."""
     bare, ours = [], []
     for number in range(ROUNDS + 1):
@@ -125,8 +126,8 @@ def _hosting(backend: Backend, sdks: list[LocalMode]) -> list[Figure]:
     theirs = {sdk: sdk.do("deploy") for sdk in sdks}
     rows += [_row(what, f"{took:.2f} s", f"{sdk.name} {theirs[sdk]:.2f} s", took / theirs[sdk], "-") for sdk in sdks]
     _deploy(backend, "asked", keep=True)
-    with _bare_server({}) as (port, _):
-        rows += _invocations(backend, port, sdks)
+    with _bare_server({}) as (port, _), greenroom(place, 'runner = "docker"\n') as server:
+        rows += _invocations(backend, port, server, sdks)
     backend.endpoints.delete("asked")
     backend.endpoints.wait_deleted("asked", timeout_seconds=60)
     for sdk in sdks:
@@ -134,34 +135,28 @@ def _hosting(backend: Backend, sdks: list[LocalMode]) -> list[Figure]:
     return rows
 
 
-def _invocations(backend: Backend, port: int, sdks: list[LocalMode]) -> list[Figure]:
+def _invocations(backend: Backend, port: int, server: Server, sdks: list[LocalMode]) -> list[Figure]:
     def through() -> None:
         backend.endpoints.invoke("asked", BODY, content_type="text/csv")
 
-    alone, ours = [], []
-    for _ in range(3):
-        alone += times_of(bare_call(port), CALLS // 3)
-        ours += times_of(through, CALLS // 3)
-    alone_rate, our_rate = rate_of(lambda: bare_call(port), CALLS // 3), rate_of(lambda: through, CALLS // 3)
-    what, many = "docker: one invocation, p50 / p99", f"docker: invocations, {CLIENTS} clients"
-    over = statistics.median(ours) - statistics.median(alone)
+    measured = in_turns(
+        {"bare": lambda: bare_call(port), "invoke": lambda: through, "wire": lambda: wire_call(server, "asked")},
+        CALLS // 3,
+    )
     rows = [
-        Figure(
-            what=what,
-            ours=_percentiles(ours),
-            peer=f"container alone {_percentiles(alone)}",
-            ratio=f"{over:.2f} ms over it",
-            target="≤ 1.5 ms over it",
-        ),
-        _row(many, f"{our_rate:.0f}/s", f"container alone {alone_rate:.0f}/s", our_rate / alone_rate, "≥ 0.60"),
+        *beside_container(measured, "invoke", "docker: `Endpoints.invoke`"),
+        *beside_container(measured, "wire", "docker: InvokeEndpoint through `greenroom serve`"),
     ]
+    our_rate, our_p50 = measured["wire_per_second"], measured["wire_p50_ms"]
     for sdk in sdks:
         *times, _ = sdk.do("invoke", SDK_CALLS, 1)
         *_, together = sdk.do("invoke", 2 * SDK_CALLS, CLIENTS)
-        times, rate = [1000 * seconds for seconds in times], 2 * SDK_CALLS / together
-        ratio = statistics.median(ours) / statistics.median(times)
-        rows.append(_row(what, _percentiles(ours), f"{sdk.name} {_percentiles(times)}", ratio, "-"))
-        rows.append(_row(many, f"{our_rate:.0f}/s", f"{sdk.name} {rate:.0f}/s", our_rate / rate, "≥ 15"))
+        rate, p50 = 2 * SDK_CALLS / together, 1000 * statistics.median(times)
+        what = "docker: InvokeEndpoint through `greenroom serve`"
+        peer = f"{sdk.name} {p50:.2f} ms"
+        rows.append(_row(f"{what}, one client, p50", f"{our_p50:.2f} ms", peer, our_p50 / p50, "-"))
+        peer = f"{sdk.name} {rate:.0f} requests/s"
+        rows.append(_row(f"{what}, eight clients", f"{our_rate:.0f} requests/s", peer, our_rate / rate, "≥ 15"))
     return rows
 
 
@@ -277,11 +272,6 @@ def _seconds(act: Callable[[], object]) -> float:
     began = time.perf_counter()
     act()
     return time.perf_counter() - began
-
-
-def _percentiles(milliseconds: list[float]) -> str:
-    in_order = sorted(milliseconds)
-    return f"{statistics.median(in_order):.2f} / {in_order[int(len(in_order) * 0.99)]:.2f} ms"
 
 
 def _row(what: str, ours: str, peer: str, ratio: float, target: str) -> Figure:

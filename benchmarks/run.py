@@ -25,6 +25,7 @@ SUITES = {
         "application",
         "model",
         "page",
+        "control_plane",
         "s3",
         "startup",
     ),

@@ -12,12 +12,12 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import parse_qs
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -42,6 +42,7 @@ from backends.sagemaker.readings import ServiceError
 from backends.stores.files import FileStore
 
 MOST_AT_ONCE = 256
+_THREADS = 64
 _RECOVERY_SECONDS = 2.0
 _ON_LOOPBACK = Door()
 # InvokeEndpoint's limit is the largest of any operation that is not streamed.
@@ -66,9 +67,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
+        # More than those of asyncio: a request that waits for its container shall keep few others waiting.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
         watch = asyncio.create_task(_recover_now_and_then(engine))
         yield
         watch.cancel()
+        emulator.close()
 
     return Router(routes=[Route("/healthz", _health)], default=emulator, lifespan=lifespan, redirect_slashes=False)
 
@@ -77,7 +81,7 @@ async def _recover_now_and_then(engine: Engine) -> None:
     while True:
         await asyncio.sleep(_RECOVERY_SECONDS)
         try:
-            await run_in_threadpool(engine.recover)
+            await asyncio.to_thread(engine.recover)
         except Exception:  # noqa: BLE001  the next time may be better
             _log.exception("crashed jobs were not set right")
 
@@ -132,6 +136,10 @@ class _Emulator:
         self._most_at_once = most_at_once
         self._door = door
         self._now = 0
+
+    def close(self) -> None:
+        for service in self._services.values():
+            service.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began, head = time.perf_counter(), _head(scope)
@@ -213,7 +221,7 @@ async def _carried_out(carry_out: Operation, members: Members) -> Members:
     if inspect.iscoroutinefunction(carry_out):
         answer: Members = await carry_out(members)
         return answer
-    return await run_in_threadpool(cast("Callable[[Members], Members]", carry_out), members)
+    return await asyncio.to_thread(cast("Callable[[Members], Members]", carry_out), members)
 
 
 def _head(scope: Scope) -> Head:

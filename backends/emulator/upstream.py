@@ -1,11 +1,11 @@
 """What Greenroom does not speak, asked of another server: LocalStack or one compatible with it."""
 
+import asyncio
 from collections.abc import AsyncIterable
 from typing import Any
 from urllib.parse import quote
 
 import urllib3
-from starlette.concurrency import run_in_threadpool
 
 from backends.emulator.protocol.models import Head
 from backends.emulator.protocol.serialize import Reply
@@ -29,7 +29,7 @@ class Upstream:
     async def forward(self, head: Head, body: bytes | AsyncIterable[bytes]) -> Reply:
         """Send the request on and return the answer. Raises ServiceError: the server is not reached."""
         content = body if isinstance(body, bytes) else b"".join([piece async for piece in body])
-        return await run_in_threadpool(self._exchange, head, content)
+        return await asyncio.to_thread(self._exchange, head, content)
 
     def _exchange(self, head: Head, body: bytes) -> Reply:
         query = "&".join(f"{_quote(name)}={_quote(value)}" for name, values in head.query.items() for value in values)

@@ -18,7 +18,7 @@ from backends.engine.site import ENDED, ENDPOINT, TRAINING, TRANSFORM, Site, ope
 from backends.engine.state import Document
 
 if TYPE_CHECKING:
-    from backends.engine.invocations import Invoker
+    from backends.engine.invocations import Invocation, Invoker
 
 __all__ = ["Engine", "EngineSettings"]
 
@@ -93,6 +93,10 @@ class Engine:
         module, function = _OPERATIONS[operation].split(".")
         response: Document = getattr(import_module(f"backends.engine.{module}"), function)(self._site, request)
         return response
+
+    def invocation(self, request: Document) -> "Invocation":
+        """InvokeEndpoint for a caller that sends it to the container by itself. Raises ServiceError."""
+        return self._invoker().begin(request)
 
     def recover(self) -> None:
         """Set right what crashes have left since the engine was opened; for those who keep it open for long."""

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from backends.engine.state import Document, Resource
@@ -80,6 +81,7 @@ def page(
 ) -> Document:
     """One page of a List operation: filtered, sorted newest first unless asked otherwise (contract 0.5).
 
+    *resources* come newest first, of those of one moment the last name first.
     *modified* is given for what has a status. The token names the last item shown, so a walk shows every item once
     even if others come or go meanwhile.
     """
@@ -87,18 +89,17 @@ def page(
     newest_first = request.get("SortOrder", "Descending") == "Descending"
     check_choice(request.get("SortOrder"), "SortOrder", ("Ascending", "Descending"))
     check_range(request.get("MaxResults"), "MaxResults", 1, _LARGEST_PAGE)
-    wanted = sorted(
-        (resource for resource in resources if _matches(resource, request, modified)),
-        key=sort_key,
-        reverse=newest_first,
-    )
+    wanted: Iterable[Resource] = (resource for resource in resources if _matches(resource, request, modified))
+    if not (newest_first and request.get("SortBy", "CreationTime") == "CreationTime"):  # as they come
+        wanted = sorted(wanted, key=sort_key, reverse=newest_first)
     if token := request.get("NextToken"):
         last = _read_token(token, request)
-        wanted = [item for item in wanted if (sort_key(item) < last if newest_first else sort_key(item) > last)]
+        wanted = (item for item in wanted if (sort_key(item) < last if newest_first else sort_key(item) > last))
     size = request.get("MaxResults", _PAGE_SIZE)
-    document: Document = {result: [summary(resource) for resource in wanted[:size]]}
-    if len(wanted) > size:
-        document["NextToken"] = _token(sort_key(wanted[size - 1]), request)
+    shown = list(islice(wanted, size + 1))
+    document: Document = {result: [summary(resource) for resource in shown[:size]]}
+    if len(shown) > size:
+        document["NextToken"] = _token(sort_key(shown[size - 1]), request)
     return document
 
 

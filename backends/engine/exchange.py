@@ -70,7 +70,7 @@ class Exchange:
         sock: socket.socket | None = None
         try:
             sock = self._connection(timeout_seconds)
-            _write(sock, self._head(method, path, headers or {}), body if method != "GET" else None)
+            _write(sock, head_of(self.address, method, path, headers or {}), body if method != "GET" else None)
             deadline = time.monotonic() + timeout_seconds
             with http.client.HTTPResponse(sock, method=method) as response:
                 response.begin()
@@ -110,19 +110,20 @@ class Exchange:
                 sock = socket.create_connection(self.address, timeout_seconds)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return sock
-            if not _has_input(sock):
+            if not has_input(sock):
                 sock.settimeout(timeout_seconds)
                 return sock
             sock.close()
 
-    def _head(self, method: str, path: str, headers: Mapping[str, str]) -> str:
-        """The request's first lines, without those that say how its body ends."""
-        host, port = self.address
-        lines = {"Host": f"{host}:{port}", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
-        for value in headers.values():
-            if _LINE_BREAK.search(value):
-                raise ValueError(f"a header's value holds a line break: {value!r}")
-        return f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+
+def head_of(address: tuple[str, int], method: str, path: str, headers: Mapping[str, str]) -> str:
+    """A request's first lines, without those that say how its body ends."""
+    host, port = address
+    lines = {"Host": f"{host}:{port}", "Accept-Encoding": "identity", "User-Agent": _USER_AGENT, **headers}
+    for value in headers.values():
+        if _LINE_BREAK.search(value):
+            raise ValueError(f"a header's value holds a line break: {value!r}")
+    return f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
 
 def _write(sock: socket.socket, head: str, body: bytes | Span | Iterable[bytes] | None) -> None:
@@ -191,7 +192,7 @@ def _piece(response: http.client.HTTPResponse, missing: int | None) -> bytes:
     return piece
 
 
-def _has_input(sock: socket.socket) -> bool:
+def has_input(sock: socket.socket | int) -> bool:
     """True if there is something to read where nothing is due: the server has closed the connection."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)

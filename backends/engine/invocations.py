@@ -3,10 +3,11 @@
 import re
 import threading
 import uuid
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from backends.engine import routing
-from backends.engine.exchange import Exchange, NoAnswer, TimedOut
+from backends.engine.exchange import Answer, Exchange, NoAnswer, TimedOut
 from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVERLESS_PAYLOAD_LIMIT_BYTES, SERVING
 from backends.engine.runners import Address
 from backends.engine.settings import ACCOUNT
@@ -33,104 +34,74 @@ _TIMED_OUT = (
 )
 
 
-class Invoker:
-    """Keeps connections to the containers open between calls; safe in several threads."""
+class Invocation:
+    """One request to an endpoint, on its way to the variant that was chosen for it.
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
-        self._exchanges: dict[str, dict[Address, Exchange]] = {}
-        self._slots: dict[str, tuple[float, Slots]] = {}
-        self._lock = threading.Lock()
+    *body* and *headers* are for the container, which may take *timeout_seconds*; the answer has at most
+    *answer_limit_bytes*.
+    """
 
-    def invoke(self, request: Document) -> Document:
-        """Send ``Body`` to the variant that traffic or TargetVariant chooses.
+    def __init__(self, site: Site, variant: Document, request: Document, slots: Slots | None) -> None:
+        self.endpoint: str = request["EndpointName"]
+        self.body: bytes = request.get("Body", b"")
+        self.answer_limit_bytes = _checked_limit(variant, self.body)
+        self.headers = _container_headers(request)
+        self.timeout_seconds = site.settings.invocation_timeout_seconds
+        self._region = site.settings.region
+        self._variant = variant
+        self._slots = slots
+
+    @property
+    def address(self) -> Address:
+        """Where the container listens. Raises NoAnswer: nowhere."""
+        found = self._variant.get("address")
+        if found is None:
+            raise NoAnswer("it is being restarted")
+        return found[0], found[1]
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """The time in which the container is asked: it takes one of a serverless variant's places.
 
         Raises:
-            ServiceError: ValidationError for an unknown endpoint or variant or too large a body; ThrottlingException
-                (429) when a serverless variant is in the middle of MaxConcurrency requests; ModelError (424) when
-                the container answered other than 2xx, too late or not at all.
+            ServiceError: ThrottlingException (429), no place is free; ModelError (424), the container answered
+                too late or not at all.
         """
-        name, body = request["EndpointName"], request.get("Body", b"")
-        endpoint = self._serving(name)
-        for member in _OTHER_KINDS & request.keys():
-            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
-        variant = routing.choose(routing.fleet(endpoint.facts), request.get("TargetVariant"), endpoint=name)
-        limit_bytes = _checked_limit(variant, body)
-        headers = _container_headers(request)
         try:
-            with self._slot(endpoint, variant):
-                answer = self._exchange(endpoint, variant).send(
-                    "POST",
-                    "/invocations",
-                    body=body,
-                    headers=headers,
-                    timeout_seconds=self._site.settings.invocation_timeout_seconds,
-                    answer_limit_bytes=limit_bytes,
-                )
+            with self._place():
+                yield
         except NoSlot:
             raise ServiceError("ThrottlingException", "Rate exceeded", status=429) from None
         except TimedOut as exc:
-            raise self._model_error(name, 0, _TIMED_OUT) from exc
+            raise self._model_error(0, _TIMED_OUT) from exc
         except NoAnswer as exc:
-            raise self._model_error(name, 0, f"The container gave no answer ({exc}).") from exc
-        if answer.status not in _OK:
-            raise self._model_error(name, answer.status, answer.body.decode(errors="replace"))
-        response: Document = {"Body": answer.body, "InvokedProductionVariant": variant["name"]}
-        if "content-type" in answer.headers:
-            response["ContentType"] = answer.headers["content-type"]
-        if custom := answer.headers.get("x-amzn-sagemaker-custom-attributes"):
-            response["CustomAttributes"] = custom
-        return response
+            raise self._model_error(0, f"The container gave no answer ({exc}).") from exc
 
-    def close(self) -> None:
-        """Close the idle connections."""
-        for name in {*self._exchanges, *self._slots}:
-            self._forget(name)
+    def response(self, answer: Answer) -> Document:
+        """What the caller gets. Raises ServiceError: ModelError (424), the container answered other than 2xx."""
+        self.check(answer.status, answer.body)
+        return {"Body": answer.body, **self.head(answer.headers)}
 
-    def _serving(self, name: str) -> Resource:
-        endpoint = self._site.state.find(ENDPOINT, name)
-        if endpoint is None or endpoint.facts["status"] not in SERVING:
-            self._forget(name)
-            raise ServiceError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
-        return endpoint
+    def head(self, headers: Mapping[str, str]) -> Document:
+        """What the response says beside its body, by the *headers* of the container's answer."""
+        head = {"InvokedProductionVariant": self._variant["name"]}
+        if "content-type" in headers:
+            head["ContentType"] = headers["content-type"]
+        if custom := headers.get("x-amzn-sagemaker-custom-attributes"):
+            head["CustomAttributes"] = custom
+        return head
 
-    def _forget(self, name: str) -> None:
-        """Close what is open for an endpoint."""
-        with self._lock:
-            for exchange in self._exchanges.pop(name, {}).values():
-                exchange.close()
-            if known := self._slots.pop(name, None):
-                known[1].close()
+    def check(self, status: int, body: bytes) -> None:
+        """Raise ServiceError, ModelError (424), unless *status* is 2xx; it carries the *body*."""
+        if status not in _OK:
+            raise self._model_error(status, body.decode(errors="replace"))
 
-    def _exchange(self, endpoint: Resource, variant: Document) -> Exchange:
-        """The connections to the variant's container; a restarted one is at another address."""
-        found = variant.get("address")
-        if found is None:
-            raise NoAnswer("it is being restarted")
-        address = (found[0], found[1])
-        with self._lock:
-            known = self._exchanges.setdefault(endpoint.name, {})
-            if address not in known:
-                for gone in known.keys() - _addresses(endpoint.facts):
-                    known.pop(gone).close()
-                known[address] = Exchange(address)
-            return known[address]
+    def _place(self) -> AbstractContextManager[None]:
+        return self._slots.one_of(self._variant["serverless"]["MaxConcurrency"]) if self._slots else nullcontext()
 
-    def _slot(self, endpoint: Resource, variant: Document) -> AbstractContextManager[None]:
-        if "serverless" not in variant:
-            return nullcontext()
-        with self._lock:
-            created, slots = self._slots.get(endpoint.name, (0.0, None))
-            if slots is None or created != endpoint.created:
-                if slots is not None:
-                    slots.close()
-                slots = Slots(self._site.folder(endpoint) / "slots")
-                self._slots[endpoint.name] = endpoint.created, slots
-        return slots.one_of(variant["serverless"]["MaxConcurrency"])
-
-    def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:
-        region = self._site.settings.region
-        group = f"/aws/sagemaker/Endpoints/{endpoint}"
+    def _model_error(self, status: int, body: str) -> ServiceError:
+        region = self._region
+        group = f"/aws/sagemaker/Endpoints/{self.endpoint}"
         blame = "server" if status == 0 or status >= _SERVER_ERROR else "client"
         return ServiceError(
             "ModelError",
@@ -144,6 +115,85 @@ class Invoker:
         )
 
 
+class Invoker:
+    """Keeps connections to the containers open between calls; safe in several threads."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._exchanges: dict[str, dict[Address, Exchange]] = {}
+        self._slots: dict[str, tuple[float, Slots]] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, request: Document) -> Invocation:
+        """Choose the variant by traffic or TargetVariant; nothing is sent.
+
+        Raises:
+            ServiceError: ValidationError for an unknown endpoint or variant or too large a body.
+        """
+        name = request["EndpointName"]
+        endpoint = self._serving(name)
+        for member in _OTHER_KINDS & request.keys():
+            raise _invalid(f"{member} is not allowed for endpoint {name}.")
+        variant = routing.choose(routing.fleet(endpoint.facts), request.get("TargetVariant"), endpoint=name)
+        return Invocation(self._site, variant, request, self._slots_of(endpoint) if "serverless" in variant else None)
+
+    def invoke(self, request: Document) -> Document:
+        """Carry out one :class:`Invocation`, whose errors are raised."""
+        invocation = self.begin(request)
+        with invocation.answering():
+            answer = self._exchange(invocation).send(
+                "POST",
+                "/invocations",
+                body=invocation.body,
+                headers=invocation.headers,
+                timeout_seconds=invocation.timeout_seconds,
+                answer_limit_bytes=invocation.answer_limit_bytes,
+            )
+        return invocation.response(answer)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for name in {*self._exchanges, *self._slots}:
+            self._forget(name)
+
+    def _serving(self, name: str) -> Resource:
+        endpoint = self._site.state.find(ENDPOINT, name)
+        if endpoint is None or endpoint.facts["status"] not in SERVING:
+            self._forget(name)
+            raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
+        return endpoint
+
+    def _forget(self, name: str) -> None:
+        """Close what is open for an endpoint."""
+        with self._lock:
+            for exchange in self._exchanges.pop(name, {}).values():
+                exchange.close()
+            if known := self._slots.pop(name, None):
+                known[1].close()
+
+    def _exchange(self, invocation: Invocation) -> Exchange:
+        """The connections to the variant's container; a restarted one is at another address."""
+        address = invocation.address
+        with self._lock:
+            known = self._exchanges.setdefault(invocation.endpoint, {})
+            if address not in known:
+                endpoint = self._site.state.find(ENDPOINT, invocation.endpoint)
+                for gone in known.keys() - (_addresses(endpoint.facts) if endpoint else set()):
+                    known.pop(gone).close()
+                known[address] = Exchange(address)
+            return known[address]
+
+    def _slots_of(self, endpoint: Resource) -> Slots:
+        with self._lock:
+            created, slots = self._slots.get(endpoint.name, (0.0, None))
+            if slots is None or created != endpoint.created:
+                if slots is not None:
+                    slots.close()
+                slots = Slots(self._site.folder(endpoint) / "slots")
+                self._slots[endpoint.name] = endpoint.created, slots
+            return slots
+
+
 def _addresses(facts: Document) -> set[Address]:
     """Where the containers listen that may be asked."""
     variants = [*facts["variants"], *facts.get("shift", {}).get("variants", [])]
@@ -154,18 +204,20 @@ def _checked_limit(variant: Document, body: bytes) -> int:
     """How many bytes a request of *variant* and its answer may have; refuses a *body* with more."""
     if "serverless" not in variant:
         if len(body) > PAYLOAD_LIMIT_BYTES:
-            raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+            raise _invalid(f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
         return PAYLOAD_LIMIT_BYTES
     if len(body) > SERVERLESS_PAYLOAD_LIMIT_BYTES:
-        raise ServiceError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
+        raise _invalid(f"Request {uuid.uuid4()} has oversize body.")
     return SERVERLESS_PAYLOAD_LIMIT_BYTES
+
+
+def _invalid(text: str) -> ServiceError:
+    return ServiceError("ValidationError", text)
 
 
 def _container_headers(request: Document) -> dict[str, str]:
     headers = {header: request[member] for member, header in _HEADERS.items() if member in request}
     for header, value in headers.items():
         if not _HEADER_VALUE.fullmatch(value):
-            raise ServiceError(
-                "ValidationError", f"{header} must be at most 1024 visible ASCII characters; it was {value[:80]!r}."
-            )
+            raise _invalid(f"{header} must be at most 1024 visible ASCII characters; it was {value[:80]!r}.")
     return headers

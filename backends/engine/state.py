@@ -7,6 +7,7 @@ acknowledged survives a power cut.
 """
 
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -37,6 +38,9 @@ _VERSION = 1
 # A name can be used again; together with the time of creation it is one life of one resource.
 _THIS = "WHERE kind = ? AND name = ? AND created = ?"
 _ANY_CASE = "WHERE kind = ? AND lower(name) = lower(?)"
+_NEXT_OLDER = """
+SELECT * FROM resource WHERE kind = ? AND (created, name) < (?, ?) ORDER BY created DESC, name DESC LIMIT 50
+"""
 
 
 class Taken(Exception):
@@ -130,9 +134,12 @@ class State:
         return found if found is not None and found.created == resource.created else None
 
     def every(self, kind: str) -> Iterator[Resource]:
-        """Yield the resources of one kind, newest first."""
-        rows = self._db().execute("SELECT * FROM resource WHERE kind = ? ORDER BY created DESC, name", (kind,))
-        return (Resource(*row) for row in rows.fetchall())
+        """Yield the resources of one kind, newest first, read a few at a time."""
+        last = (math.inf, "")
+        while rows := self._db().execute(_NEXT_OLDER, (kind, *last)).fetchall():
+            for row in rows:
+                yield Resource(*row)
+            last = (rows[-1][2], rows[-1][1])
 
     def edit(self, resource: Resource, change: Callable[[Document], bool | None]) -> Document | None:
         """Let *change* alter the facts inside a transaction; return them as they now are.

@@ -50,6 +50,9 @@ class Service:
         del head
         return stream
 
+    def close(self) -> None:
+        """Let go of connections, on the event loop."""
+
 
 def wanted_service(head: Head) -> tuple[str, str | None]:
     """The service that a request names, and the region that its signature names, if any.

@@ -5,12 +5,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
-from starlette.concurrency import run_in_threadpool
-
 from backends.emulator.services.s3.payload import Payload
 from backends.sagemaker.readings import ServiceError
 from backends.stores import PIECE_BYTES
-from backends.stores.blobs import Arriving
+from backends.stores.blobs import SMALL_BYTES, Arriving
 
 _MOST_BYTES = 5 * 1024**3
 
@@ -24,7 +22,8 @@ async def take_in(
 ) -> Result:
     """Write *payload* to the place that *receiving* opens for these digests, verify it, and *finish*; in threads.
 
-    One piece is written while the next one arrives. A small body takes one thread once.
+    One piece is written while the next one arrives. A body of less than a piece takes one thread once, and one that is
+    kept in the index none: its row takes less than to hand it to a thread.
 
     Raises:
         ServiceError: the body is too large, broken, or not what the client meant.
@@ -44,20 +43,22 @@ async def take_in(
 
     batches = _batches(payload)
     first = await anext(batches)
+    if len(first) <= SMALL_BYTES:
+        return at_once(first)
     if len(first) < PIECE_BYTES:
-        return await run_in_threadpool(at_once, first)
+        return await asyncio.to_thread(at_once, first)
     opened = ExitStack()
     try:
-        arriving = await run_in_threadpool(opened.enter_context, receiving(algorithms))
+        arriving = await asyncio.to_thread(opened.enter_context, receiving(algorithms))
         last = await _written(arriving, first, batches)
-        return await run_in_threadpool(verified, arriving, last)
+        return await asyncio.to_thread(verified, arriving, last)
     finally:
-        await run_in_threadpool(opened.close)
+        await asyncio.to_thread(opened.close)
 
 
 async def _written(arriving: Arriving, first: bytes, batches: AsyncIterator[bytes]) -> bytes:
     """Write all but the last batch, which is returned."""
-    writing, held = asyncio.ensure_future(run_in_threadpool(arriving.write, first)), b""
+    writing, held = asyncio.ensure_future(asyncio.to_thread(arriving.write, first)), b""
     try:
         async for batch in batches:
             await writing
@@ -66,7 +67,7 @@ async def _written(arriving: Arriving, first: bytes, batches: AsyncIterator[byte
             else:
                 if arriving.size_bytes > _MOST_BYTES:
                     raise _too_large(arriving.size_bytes)
-                writing = asyncio.ensure_future(run_in_threadpool(arriving.write, batch))
+                writing = asyncio.ensure_future(asyncio.to_thread(arriving.write, batch))
     finally:
         await asyncio.wait([writing])  # never leave a thread behind that writes to a file that is closed
     writing.result()

@@ -1,5 +1,6 @@
 """S3's operations on objects."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -7,8 +8,6 @@ from datetime import datetime
 from itertools import accumulate
 from typing import BinaryIO
 from urllib.parse import parse_qsl, unquote
-
-from starlette.concurrency import run_in_threadpool
 
 from backends.emulator.protocol.models import Members
 from backends.emulator.services.s3.arrival import take_in
@@ -70,7 +69,7 @@ class ObjectOperations:
             if found.size_bytes <= SMALL_BYTES:
                 return answer | {"Body": stream.read(end - start)}
             if end - start <= PIECE_BYTES:
-                return answer | {"Body": await run_in_threadpool(stream.read, end - start)}
+                return answer | {"Body": await asyncio.to_thread(stream.read, end - start)}
             opened.pop_all()  # whoever sends the body closes it
         return answer | {"Body": _sent(stream, end - start)}
 
@@ -216,13 +215,20 @@ class ObjectOperations:
 
 
 async def _sent(stream: BinaryIO, size_bytes: int) -> AsyncGenerator[bytes]:
-    """*size_bytes* of *stream*, which is closed at the end."""
+    """*size_bytes* of *stream*, which is closed at the end. A piece is read while the one before is sent."""
+
+    def read() -> asyncio.Future[bytes]:
+        return asyncio.ensure_future(asyncio.to_thread(stream.read, min(size_bytes, PIECE_BYTES)))
+
+    reading = read()
     try:
         while size_bytes:
-            piece = await run_in_threadpool(stream.read, min(size_bytes, PIECE_BYTES))
+            piece = await reading
             size_bytes -= len(piece)
+            reading = read()
             yield piece
     finally:
+        await asyncio.wait([reading])
         stream.close()
 
 
