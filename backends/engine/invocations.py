@@ -1,11 +1,12 @@
-"""InvokeEndpoint (contract B.2, B.6): from the caller's process straight to the container."""
+"""InvokeEndpoint, streamed or not (contract B.2, B.6, B.7): from the caller's process straight to the container."""
 
 import re
 import threading
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 
 from backends.engine import routing
-from backends.engine.exchange import Exchange, NoAnswer, TimedOut
+from backends.engine.exchange import Arriving, Exchange, NoAnswer, TimedOut
 from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVING
 from backends.engine.settings import ACCOUNT
 from backends.engine.site import ENDPOINT, Site
@@ -45,40 +46,64 @@ class Invoker:
             ServiceError: ValidationError for an unknown endpoint or variant or too large a body; ModelError (424)
                 when the container answered other than 2xx, too late or not at all.
         """
-        name, body = request["EndpointName"], request.get("Body", b"")
-        endpoint = self._serving(name)
-        if len(body) > PAYLOAD_LIMIT_BYTES:
-            raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
-        for member in _OTHER_KINDS & request.keys():
-            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
-        variant = routing.choose(endpoint.facts["variants"], request.get("TargetVariant"), endpoint=name)
-        headers = _container_headers(request)
-        try:
+        name, variant = request["EndpointName"], self._chosen(request)
+        with self._answering(name):
             answer = self._exchange(name, variant).send(
                 "POST",
                 "/invocations",
-                body=body,
-                headers=headers,
+                body=request.get("Body", b""),
+                headers=_container_headers(request),
                 timeout_seconds=self._site.settings.invocation_timeout_seconds,
                 answer_limit_bytes=PAYLOAD_LIMIT_BYTES,
             )
-        except TimedOut as exc:
-            raise self._model_error(name, 0, _TIMED_OUT) from exc
-        except NoAnswer as exc:
-            raise self._model_error(name, 0, f"The container gave no answer ({exc}).") from exc
         if answer.status not in _OK:
             raise self._model_error(name, answer.status, answer.body.decode(errors="replace"))
-        response: Document = {"Body": answer.body, "InvokedProductionVariant": variant["name"]}
-        if "content-type" in answer.headers:
-            response["ContentType"] = answer.headers["content-type"]
-        if custom := answer.headers.get("x-amzn-sagemaker-custom-attributes"):
-            response["CustomAttributes"] = custom
-        return response
+        return {"Body": answer.body, **_head(variant, answer.headers)}
+
+    def stream(self, request: Document) -> Document:
+        """As :meth:`invoke`, with ``Body`` as the events of the answer: a PayloadPart for each piece that arrives.
+
+        Raises:
+            ServiceError: as invoke. While the events are read, ModelStreamError: the answer took too long (ErrorCode
+                ModelInvocationTimeExceeded) or broke off (StreamBroken).
+        """
+        name, variant = request["EndpointName"], self._chosen(request)
+        with self._answering(name):
+            arriving = self._exchange(name, variant).open(
+                "/invocations",
+                body=request.get("Body", b""),
+                headers=_container_headers(request),
+                timeout_seconds=self._site.settings.stream_timeout_seconds,
+            )
+            if arriving.status not in _OK:
+                with closing(arriving):
+                    raise self._model_error(name, arriving.status, b"".join(arriving).decode(errors="replace"))
+        return {"Body": _events(arriving), **_head(variant, arriving.headers)}
 
     def close(self) -> None:
         """Close the idle connections."""
         for exchange in self._exchanges.values():
             exchange.close()
+
+    def _chosen(self, request: Document) -> Document:
+        """The variant that is to answer the request, if it is one that may be asked."""
+        name, size = request["EndpointName"], len(request.get("Body", b""))
+        endpoint = self._serving(name)
+        if size > PAYLOAD_LIMIT_BYTES:
+            raise ServiceError("ValidationError", f"Request has {size} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+        for member in _OTHER_KINDS & request.keys():
+            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
+        return routing.choose(endpoint.facts["variants"], request.get("TargetVariant"), endpoint=name)
+
+    @contextmanager
+    def _answering(self, name: str) -> Iterator[None]:
+        """Say as ModelError that the container of the endpoint *name* did not answer."""
+        try:
+            yield
+        except TimedOut as exc:
+            raise self._model_error(name, 0, _TIMED_OUT) from exc
+        except NoAnswer as exc:
+            raise self._model_error(name, 0, f"The container gave no answer ({exc}).") from exc
 
     def _serving(self, name: str) -> Resource:
         endpoint = self._site.state.find(ENDPOINT, name)
@@ -118,6 +143,28 @@ class Invoker:
             OriginalMessage=body,
             LogStreamArn=f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}",
         )
+
+
+def _head(variant: Document, headers: Mapping[str, str]) -> Document:
+    """What the response says beside its body."""
+    head = {"InvokedProductionVariant": variant["name"]}
+    if "content-type" in headers:
+        head["ContentType"] = headers["content-type"]
+    if custom := headers.get("x-amzn-sagemaker-custom-attributes"):
+        head["CustomAttributes"] = custom
+    return head
+
+
+def _events(arriving: Arriving) -> Iterator[Document]:
+    with closing(arriving):
+        try:
+            for piece in arriving:
+                yield {"PayloadPart": {"Bytes": piece}}
+        except TimedOut as exc:
+            raise ServiceError("ModelStreamError", str(exc), ErrorCode="ModelInvocationTimeExceeded") from exc
+        except NoAnswer as exc:
+            text = f"The container's answer broke off ({exc})."
+            raise ServiceError("ModelStreamError", text, ErrorCode="StreamBroken") from exc
 
 
 def _container_headers(request: Document) -> dict[str, str]:

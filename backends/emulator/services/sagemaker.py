@@ -30,3 +30,7 @@ class SageMakerRuntime(Service):
     def invoke_endpoint(self, request: Members) -> Members:
         """InvokeEndpoint."""
         return self._engine.call("InvokeEndpoint", request)
+
+    def invoke_endpoint_with_response_stream(self, request: Members) -> Members:
+        """InvokeEndpointWithResponseStream."""
+        return self._engine.call("InvokeEndpointWithResponseStream", request)
