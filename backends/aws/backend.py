@@ -1,26 +1,35 @@
 """The AWS backend: the same rooms and documents as the local one, sent by boto3."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from backends.aws.account import AwsAccount
+from backends.aws.endpoints import SERVICES, AwsEndpoints
+from backends.aws.roles import is_made_here
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, InvalidSpec
 from backends.sagemaker.readings import JOB_STATES, ServiceError
-from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, SageMakerTransform
+from backends.sagemaker.rooms import Call, SageMakerTraining, SageMakerTransform
+from backends.waiting import SYSTEM_CLOCK, Clock
 
 _POLL_SECONDS = 10.0
 # Another server than AWS's is near, and asking costs nothing there.
 _NEAR_POLL_SECONDS = 0.25
+# How long a role that was just made may be unknown somewhere, and what SageMaker says meanwhile (contract 0.5).
+_SETTLING_SECONDS, _SETTLING_PAUSE_SECONDS = 90.0, 5.0
+_UNSETTLED = ("Could not assume role", "Could not access model data", "No S3 objects found", "proper pull permissions")
 _LOG_GROUPS = {
     "training job": "/aws/sagemaker/TrainingJobs",
     "transform job": "/aws/sagemaker/TransformJobs",
     "endpoint": "/aws/sagemaker/Endpoints/{name}",
 }
 
-RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoints)
+_log = logging.getLogger("greenroom.aws")
+
+RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, AwsEndpoints)
 
 
 def open_aws(config: BackendConfig) -> Backend:
@@ -38,7 +47,9 @@ def open_aws(config: BackendConfig) -> Backend:
             "the AWS backend needs the ARN of an execution role: set role_arn in greenroom.toml or GREENROOM_ROLE_ARN."
         )
     place = f"AWS {config.region}"
-    call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2))
+    call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2), account.client)
+    if is_made_here(config.role_arn):
+        call = patient(call)
     poll_seconds = _NEAR_POLL_SECONDS if account.is_elsewhere else _POLL_SECONDS
     logs = CloudWatchLogs(account.client("logs"), call, poll_seconds)
 
@@ -51,20 +62,34 @@ def open_aws(config: BackendConfig) -> Backend:
         store=S3Store(account.client("s3")),
         training=room(SageMakerTraining),
         transform=room(SageMakerTransform),
-        endpoints=room(SageMakerEndpoints),
+        endpoints=room(AwsEndpoints),
     )
 
 
-def caller(control: Any, runtime: Any) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+def caller(
+    control: Any, runtime: Any, make_client: Callable[[str], Any] | None = None
+) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
     """A ``call(operation, document)`` over boto3 clients for the two SageMaker services.
+
+    *make_client* makes those of the services beside them (:data:`backends.aws.endpoints.SERVICES`) when they are asked.
 
     It raises :class:`ServiceError` for what the service refuses and BackendUnavailable when it is not reached.
     """
     from botocore import xform_name  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError  # noqa: PLC0415
 
+    others: dict[str, Any] = {}
+
+    def client_for(operation: str) -> Any:
+        service = SERVICES.get(operation)
+        if service is None or make_client is None:
+            return runtime if operation == "InvokeEndpoint" else control
+        if service not in others:
+            others[service] = make_client(service)
+        return others[service]
+
     def call(operation: str, document: dict[str, Any]) -> dict[str, Any]:
-        client = runtime if operation == "InvokeEndpoint" else control
+        client = client_for(operation)
         try:
             response: dict[str, Any] = getattr(client, xform_name(operation))(**document)
             if operation == "InvokeEndpoint":
@@ -85,6 +110,25 @@ def caller(control: Any, runtime: Any) -> Callable[[str, dict[str, Any]], dict[s
         return response
 
     return call
+
+
+def patient(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:
+    """*call*, but for 90 s what IAM has not made known everywhere yet is asked for again, which is said in the log."""
+
+    def asked(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        deadline = clock.now() + _SETTLING_SECONDS
+        while True:
+            try:
+                return call(operation, document)
+            except ServiceError as error:
+                if clock.now() >= deadline or not any(text in error.message for text in _UNSETTLED):
+                    raise
+                _log.warning(
+                    "%s: %s. The role may be new; trying again for %.0f s", operation, error, deadline - clock.now()
+                )
+            clock.sleep(_SETTLING_PAUSE_SECONDS)
+
+    return asked
 
 
 class CloudWatchLogs:

@@ -2,14 +2,17 @@
 
 import re
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from backends.engine import routing
 from backends.engine.exchange import Arriving, Exchange, NoAnswer, TimedOut
-from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVING
+from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVERLESS_PAYLOAD_LIMIT_BYTES, SERVING
+from backends.engine.runners import Address
 from backends.engine.settings import ACCOUNT
 from backends.engine.site import ENDPOINT, Site
+from backends.engine.slots import NoSlot, Slots
 from backends.engine.state import Document, Resource
 from backends.sagemaker.readings import ServiceError
 
@@ -36,25 +39,28 @@ class Invoker:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._exchanges: dict[tuple[str, str], Exchange] = {}
+        self._exchanges: dict[str, dict[Address, Exchange]] = {}
+        self._slots: dict[str, tuple[float, Slots]] = {}
         self._lock = threading.Lock()
 
     def invoke(self, request: Document) -> Document:
         """Send ``Body`` to the variant that traffic or TargetVariant chooses.
 
         Raises:
-            ServiceError: ValidationError for an unknown endpoint or variant or too large a body; ModelError (424)
-                when the container answered other than 2xx, too late or not at all.
+            ServiceError: ValidationError for an unknown endpoint or variant or too large a body; ThrottlingException
+                (429) when a serverless variant is in the middle of MaxConcurrency requests; ModelError (424) when
+                the container answered other than 2xx, too late or not at all.
         """
-        name, variant = request["EndpointName"], self._chosen(request)
-        with self._answering(name):
-            answer = self._exchange(name, variant).send(
+        endpoint, variant, limit_bytes = self._chosen(request)
+        name = endpoint.name
+        with self._answering(name), self._slot(endpoint, variant):
+            answer = self._exchange(endpoint, variant).send(
                 "POST",
                 "/invocations",
                 body=request.get("Body", b""),
                 headers=_container_headers(request),
                 timeout_seconds=self._site.settings.invocation_timeout_seconds,
-                answer_limit_bytes=PAYLOAD_LIMIT_BYTES,
+                answer_limit_bytes=limit_bytes,
             )
         if answer.status not in _OK:
             raise self._model_error(name, answer.status, answer.body.decode(errors="replace"))
@@ -67,39 +73,41 @@ class Invoker:
             ServiceError: as invoke. While the events are read, ModelStreamError: the answer took too long (ErrorCode
                 ModelInvocationTimeExceeded) or broke off (StreamBroken).
         """
-        name, variant = request["EndpointName"], self._chosen(request)
-        with self._answering(name):
-            arriving = self._exchange(name, variant).open(
+        endpoint, variant, _ = self._chosen(request)
+        name = endpoint.name
+        with ExitStack() as opened, self._answering(name):
+            opened.enter_context(self._slot(endpoint, variant))
+            arriving = self._exchange(endpoint, variant).open(
                 "/invocations",
                 body=request.get("Body", b""),
                 headers=_container_headers(request),
                 timeout_seconds=self._site.settings.stream_timeout_seconds,
             )
+            opened.callback(arriving.close)
             if arriving.status not in _OK:
-                with closing(arriving):
-                    raise self._model_error(name, arriving.status, b"".join(arriving).decode(errors="replace"))
-        return {"Body": _events(arriving), **_head(variant, arriving.headers)}
+                raise self._model_error(name, arriving.status, b"".join(arriving).decode(errors="replace"))
+            return {"Body": _events(arriving, opened.pop_all()), **_head(variant, arriving.headers)}
 
     def close(self) -> None:
         """Close the idle connections."""
-        for exchange in self._exchanges.values():
-            exchange.close()
+        for name in {*self._exchanges, *self._slots}:
+            self._forget(name)
 
-    def _chosen(self, request: Document) -> Document:
-        """The variant that is to answer the request, if it is one that may be asked."""
-        name, size = request["EndpointName"], len(request.get("Body", b""))
-        endpoint = self._serving(name)
-        if size > PAYLOAD_LIMIT_BYTES:
-            raise ServiceError("ValidationError", f"Request has {size} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+    def _chosen(self, request: Document) -> tuple[Resource, Document, int]:
+        """The endpoint, the variant that is to answer and how many bytes that may take, if the request may be made."""
+        endpoint = self._serving(request["EndpointName"])
         for member in _OTHER_KINDS & request.keys():
-            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
-        return routing.choose(endpoint.facts["variants"], request.get("TargetVariant"), endpoint=name)
+            raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {endpoint.name}.")
+        variant = routing.choose(routing.fleet(endpoint.facts), request.get("TargetVariant"), endpoint=endpoint.name)
+        return endpoint, variant, _checked_limit(variant, request.get("Body", b""))
 
     @contextmanager
     def _answering(self, name: str) -> Iterator[None]:
-        """Say as ModelError that the container of the endpoint *name* did not answer."""
+        """Say in AWS's words that the container of the endpoint *name* was not asked, or did not answer."""
         try:
             yield
+        except NoSlot:
+            raise ServiceError("ThrottlingException", "Rate exceeded", status=429) from None
         except TimedOut as exc:
             raise self._model_error(name, 0, _TIMED_OUT) from exc
         except NoAnswer as exc:
@@ -108,26 +116,43 @@ class Invoker:
     def _serving(self, name: str) -> Resource:
         endpoint = self._site.state.find(ENDPOINT, name)
         if endpoint is None or endpoint.facts["status"] not in SERVING:
-            for key in [key for key in list(self._exchanges) if key[0] == name]:
-                with suppress(KeyError):
-                    self._exchanges.pop(key).close()
+            self._forget(name)
             raise ServiceError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         return endpoint
 
-    def _exchange(self, endpoint: str, variant: Document) -> Exchange:
+    def _forget(self, name: str) -> None:
+        """Close what is open for an endpoint."""
+        with self._lock:
+            for exchange in self._exchanges.pop(name, {}).values():
+                exchange.close()
+            if known := self._slots.pop(name, None):
+                known[1].close()
+
+    def _exchange(self, endpoint: Resource, variant: Document) -> Exchange:
         """The connections to the variant's container; a restarted one is at another address."""
         found = variant.get("address")
         if found is None:
             raise NoAnswer("it is being restarted")
         address = (found[0], found[1])
         with self._lock:
-            known = self._exchanges.get((endpoint, variant["name"]))
-            if known is not None and known.address == address:
-                return known
-            if known is not None:
-                known.close()
-            self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
-            return fresh
+            known = self._exchanges.setdefault(endpoint.name, {})
+            if address not in known:
+                for gone in known.keys() - _addresses(endpoint.facts):
+                    known.pop(gone).close()
+                known[address] = Exchange(address)
+            return known[address]
+
+    def _slot(self, endpoint: Resource, variant: Document) -> AbstractContextManager[None]:
+        if "serverless" not in variant:
+            return nullcontext()
+        with self._lock:
+            created, slots = self._slots.get(endpoint.name, (0.0, None))
+            if slots is None or created != endpoint.created:
+                if slots is not None:
+                    slots.close()
+                slots = Slots(self._site.folder(endpoint) / "slots")
+                self._slots[endpoint.name] = endpoint.created, slots
+        return slots.one_of(variant["serverless"]["MaxConcurrency"])
 
     def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:
         region = self._site.settings.region
@@ -145,6 +170,23 @@ class Invoker:
         )
 
 
+def _addresses(facts: Document) -> set[Address]:
+    """Where the containers listen that may be asked."""
+    variants = [*facts["variants"], *facts.get("shift", {}).get("variants", [])]
+    return {(address[0], address[1]) for variant in variants if (address := variant.get("address"))}
+
+
+def _checked_limit(variant: Document, body: bytes) -> int:
+    """How many bytes a request of *variant* and its answer may have; refuses a *body* with more."""
+    if "serverless" not in variant:
+        if len(body) > PAYLOAD_LIMIT_BYTES:
+            raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+        return PAYLOAD_LIMIT_BYTES
+    if len(body) > SERVERLESS_PAYLOAD_LIMIT_BYTES:
+        raise ServiceError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
+    return SERVERLESS_PAYLOAD_LIMIT_BYTES
+
+
 def _head(variant: Document, headers: Mapping[str, str]) -> Document:
     """What the response says beside its body."""
     head = {"InvokedProductionVariant": variant["name"]}
@@ -155,8 +197,9 @@ def _head(variant: Document, headers: Mapping[str, str]) -> Document:
     return head
 
 
-def _events(arriving: Arriving) -> Iterator[Document]:
-    with closing(arriving):
+def _events(arriving: Arriving, opened: ExitStack) -> Iterator[Document]:
+    """PayloadParts until the answer ends; then what was *opened* for it is closed."""
+    with opened:
         try:
             for piece in arriving:
                 yield {"PayloadPart": {"Bytes": piece}}
