@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.figures import Figure
-from sentiment import data, model
+from sentiment import data, model, training
 from sentiment.evaluation import measure as judge
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def figures() -> list[Figure]:
 
 def _train(path: Path) -> model.SentimentModel:
     reviews = list(data.csv_reviews(path))
-    return model.train([review.text for review in reviews], [int(review.is_positive) for review in reviews])
+    return training.train([review.text for review in reviews], [int(review.is_positive) for review in reviews])
 
 
 def _cpu_seconds(work: Callable[[], T]) -> tuple[float, T]:

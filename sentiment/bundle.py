@@ -14,7 +14,7 @@ WEB = ROOT / "web"
 
 DOCKERFILE = "containers/sentiment/Dockerfile"
 # The pure modules alone; the pipeline and its backends stay outside of the image.
-_MODULES = ("__init__.py", "text.py", "model.py")
+MODULES = ("__init__.py", "text.py", "table.py", "model.py", "training.py")
 
 
 def build_context() -> dict[str, Path]:
@@ -31,4 +31,4 @@ def build_context() -> dict[str, Path]:
             name=str(CONTAINER),
         )
     container = {f"containers/sentiment/{path.name}": path for path in sorted(CONTAINER.iterdir()) if path.is_file()}
-    return container | {f"sentiment/{name}": _PACKAGE / name for name in _MODULES}
+    return container | {f"sentiment/{name}": _PACKAGE / name for name in MODULES}

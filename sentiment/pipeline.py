@@ -31,7 +31,7 @@ from backends.specs import (
     TrainingSpec,
     TransformSpec,
 )
-from sentiment.bundle import CONTAINER
+from sentiment.bundle import CONTAINER, MODULES
 from sentiment.reporter import Reporter
 from sentiment.settings import PROJECT, SentimentSettings
 
@@ -503,5 +503,5 @@ def _digest(text: str) -> str:
 def _code() -> str:
     """What the container is made of: a change of its programs or of the model trains a new one."""
     files = [CONTAINER / "train", CONTAINER / "serve", *sorted(CONTAINER.glob("*.py"))]
-    files += [Path(__file__).parent / name for name in ("text.py", "model.py")]
+    files += [Path(__file__).parent / name for name in MODULES]
     return _digest("".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in files))

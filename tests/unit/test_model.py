@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentiment.data import package_reviews
-from sentiment.model import Hyperparameters, ModelError, SentimentModel, Table, load, train
+from sentiment.model import Hyperparameters, ModelError, SentimentModel, load
+from sentiment.table import Table
+from sentiment.training import train
 
 GOOD = ["wonderful", "touching", "a joy", "loved it", "10/10", "superb!!"]
 BAD = ["awful", "a waste of time", "boring", "hated it", "2/10", "dull..."]
@@ -126,7 +128,7 @@ def test_training_is_deterministic(tmp_path: Path) -> None:
     train(texts, labels).save(tmp_path / "one")
     (tmp_path / "corpus.json").write_text(json.dumps([texts, labels]))
     code = (
-        "import json, pathlib, sys; from sentiment.model import train; place = pathlib.Path(sys.argv[1]);"
+        "import json, pathlib, sys; from sentiment.training import train; place = pathlib.Path(sys.argv[1]);"
         "train(*json.loads((place / 'corpus.json').read_text())).save(place / 'two')"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
