@@ -13,8 +13,6 @@ from tests.requirements import require
 
 BASE = "python:3.11-slim-bookworm"
 _IMAGES = Path(__file__).parent / "images"
-_PROBE = _IMAGES / "probe"
-_DOCKERFILE = f"FROM {BASE}\nCOPY --chmod=755 train serve /usr/local/bin/\n"
 
 
 def probe_image() -> str:
@@ -33,6 +31,12 @@ def toolkit_image() -> str:
     """The name of a framework image made of SageMaker's own toolkits."""
     require_engine()
     return _toolkit()
+
+
+def streamer_image() -> str:
+    """The name of an image whose answers arrive in parts."""
+    require_engine()
+    return _streamer()
 
 
 def left_over(name: str) -> list[str]:
@@ -68,10 +72,19 @@ def _toolkit() -> str:
 
 @cache
 def _probe() -> str:
-    name = "greenroom-probe:test"
+    return _of_programs("probe", "train", "serve")
+
+
+@cache
+def _streamer() -> str:
+    return _of_programs("streamer", "serve")
+
+
+def _of_programs(folder: str, *programs: str) -> str:
+    name = f"greenroom-{folder}:test"
     subprocess.run(
-        ["docker", "build", "-q", "-t", name, "-f", "-", _PROBE],
-        input=_DOCKERFILE.encode(),
+        ["docker", "build", "-q", "-t", name, "-f", "-", _IMAGES / folder],
+        input=f"FROM {BASE}\nCOPY --chmod=755 {' '.join(programs)} /usr/local/bin/\n".encode(),
         stdout=subprocess.DEVNULL,
         check=True,
     )

@@ -257,6 +257,8 @@ async def _send(reply: Reply, exchange: _Exchange, send: Send) -> None:
     async with aclosing(reply.body) as pieces:
         async for piece in pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if await exchange.incoming.is_abandoned():
+                return
     await send({"type": "http.response.body", "body": b""})
 
 

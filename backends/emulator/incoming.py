@@ -56,3 +56,14 @@ class Incoming:
         except (ClientDisconnect, ServiceError):
             return False
         return self._is_over
+
+    async def is_abandoned(self) -> bool:
+        """True if the body was read and the client has gone away since: nobody reads the answer."""
+        if not self._is_over:
+            return False
+        try:
+            async with asyncio.timeout(0):  # What is known by now.
+                message = await self._receive()
+        except TimeoutError:
+            return False
+        return bool(message["type"] == "http.disconnect")

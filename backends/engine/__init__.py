@@ -86,6 +86,8 @@ class Engine:
         """
         if operation == "InvokeEndpoint":
             return self._invoker().invoke(request)
+        if operation == "InvokeEndpointWithResponseStream":
+            return self._invoker().stream(request)
         if not self.carries_out(operation):
             from backends.sagemaker.readings import ServiceError  # noqa: PLC0415  see _OPERATIONS
 
@@ -106,7 +108,7 @@ class Engine:
 
     def carries_out(self, operation: str) -> bool:
         """True if :meth:`call` knows *operation*."""
-        return operation in _OPERATIONS or operation == "InvokeEndpoint"
+        return operation in _OPERATIONS or operation in {"InvokeEndpoint", "InvokeEndpointWithResponseStream"}
 
     def read_log(self, kind: str, name: str, *, follow: bool) -> Iterator[str]:
         """The output of a job's or endpoint's programs, line by line; *follow* until it has ended."""

@@ -7,7 +7,8 @@ import re
 import select
 import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -34,6 +35,30 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+class Arriving:
+    """An answer whose body is still on its way. Iterate over its pieces, as they come, and close it."""
+
+    def __init__(
+        self, response: http.client.HTTPResponse, sock: socket.socket, timeout_seconds: float, deadline: float
+    ) -> None:
+        self.status = response.status
+        self.headers = _headers(response)
+        self._response = response
+        self._sock = sock
+        self._timeout_seconds = timeout_seconds
+        self._deadline = deadline
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces. Raises TimedOut or NoAnswer where there should be another."""
+        with _restated(self._timeout_seconds):
+            yield from _pieces(self._response, self._sock, self._deadline)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._response.close()
+        self._sock.close()
 
 
 class Exchange:
@@ -69,20 +94,17 @@ class Exchange:
         """
         sock: socket.socket | None = None
         try:
-            sock = self._connection(timeout_seconds)
-            _write(sock, head_of(self.address, method, path, headers or {}), body if method != "GET" else None)
-            deadline = time.monotonic() + timeout_seconds
-            with http.client.HTTPResponse(sock, method=method) as response:
-                response.begin()
-                answer = _receive(response, sock, deadline, answer_limit_bytes, sink)
-                stays_open = not response.will_close
-        except BaseException as exc:
+            with _restated(timeout_seconds):
+                sock = self._connection(timeout_seconds)
+                _write(sock, head_of(self.address, method, path, headers or {}), body if method != "GET" else None)
+                deadline = time.monotonic() + timeout_seconds
+                with http.client.HTTPResponse(sock, method=method) as response:
+                    response.begin()
+                    answer = _receive(response, sock, deadline, answer_limit_bytes, sink)
+                    stays_open = not response.will_close
+        except BaseException:
             if sock is not None:
                 sock.close()
-            if isinstance(exc, TimeoutError):
-                raise TimedOut(f"no answer within {timeout_seconds:g} s") from exc
-            if isinstance(exc, (OSError, http.client.HTTPException)):
-                raise NoAnswer(str(exc) or type(exc).__name__) from exc
             raise
         if stays_open:
             self._idle.put(sock)
@@ -91,6 +113,24 @@ class Exchange:
         if self._is_closed:
             self.close()
         return answer
+
+    def open(self, path: str, *, body: bytes, headers: Mapping[str, str], timeout_seconds: float) -> Arriving:
+        """POST once; the answer as soon as its head is there. *timeout_seconds* is for the whole of it, as in send.
+
+        Raises:
+            TimedOut, NoAnswer: no head came, as for :meth:`send`.
+        """
+        with _restated(timeout_seconds):
+            sock = self._connection(timeout_seconds)
+            try:
+                _write(sock, head_of(self.address, "POST", path, headers), body)
+                deadline = time.monotonic() + timeout_seconds
+                response = http.client.HTTPResponse(sock, method="POST")
+                response.begin()
+            except BaseException:
+                sock.close()
+                raise
+        return Arriving(response, sock, timeout_seconds, deadline)
 
     def close(self) -> None:
         """Close the connections that are idle; others when their answer is there."""
@@ -159,22 +199,33 @@ def _receive(
     sink: BinaryIO | None,
 ) -> Answer:
     stream_to = sink if response.status in _OK else None
-    pieces: list[bytes] = []
-    received, length = 0, response.length
-    while piece := _piece(response, None if length is None else length - received):
+    kept: list[bytes] = []
+    received = 0
+    for piece in _pieces(response, sock, deadline):
         received += len(piece)
         if limit_bytes is not None and received > limit_bytes:
             raise http.client.HTTPException(f"its answer is larger than {limit_bytes} bytes")
         if stream_to is None:
-            pieces.append(piece)
+            kept.append(piece)
         else:
             stream_to.write(piece)
+    return Answer(response.status, _headers(response), b"".join(kept))
+
+
+def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.getheaders()}
+
+
+def _pieces(response: http.client.HTTPResponse, sock: socket.socket, deadline: float) -> Iterator[bytes]:
+    """The body as it comes. Raises TimeoutError, OSError, HTTPException."""
+    received, length = 0, response.length
+    while piece := _piece(response, None if length is None else length - received):
+        received += len(piece)
+        yield piece
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise TimeoutError
         sock.settimeout(remaining)
-    headers = {name.lower(): value for name, value in response.getheaders()}
-    return Answer(response.status, headers, b"".join(pieces))
 
 
 def _piece(response: http.client.HTTPResponse, missing: int | None) -> bytes:
@@ -190,6 +241,17 @@ def _piece(response: http.client.HTTPResponse, missing: int | None) -> bytes:
     if not piece:
         raise http.client.IncompleteRead(b"", missing)
     return piece
+
+
+@contextmanager
+def _restated(timeout_seconds: float) -> Iterator[None]:
+    """Say as NoAnswer what happens to a connection."""
+    try:
+        yield
+    except TimeoutError as exc:
+        raise TimedOut(f"no answer within {timeout_seconds:g} s") from exc
+    except (OSError, http.client.HTTPException) as exc:
+        raise NoAnswer(str(exc) or type(exc).__name__) from exc
 
 
 def has_input(sock: socket.socket | int) -> bool:

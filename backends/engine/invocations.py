@@ -4,10 +4,10 @@ import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from backends.engine import routing
-from backends.engine.exchange import Answer, Exchange, NoAnswer, TimedOut
+from backends.engine.exchange import Answer, Arriving, Exchange, NoAnswer, TimedOut
 from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVERLESS_PAYLOAD_LIMIT_BYTES, SERVING
 from backends.engine.runners import Address
 from backends.engine.settings import ACCOUNT
@@ -79,7 +79,8 @@ class Invocation:
 
     def response(self, answer: Answer) -> Document:
         """What the caller gets. Raises ServiceError: ModelError (424), the container answered other than 2xx."""
-        self.check(answer.status, answer.body)
+        if answer.status not in _OK:
+            raise self.refused(answer.status, answer.body)
         return {"Body": answer.body, **self.head(answer.headers)}
 
     def head(self, headers: Mapping[str, str]) -> Document:
@@ -91,10 +92,9 @@ class Invocation:
             head["CustomAttributes"] = custom
         return head
 
-    def check(self, status: int, body: bytes) -> None:
-        """Raise ServiceError, ModelError (424), unless *status* is 2xx; it carries the *body*."""
-        if status not in _OK:
-            raise self._model_error(status, body.decode(errors="replace"))
+    def refused(self, status: int, body: bytes) -> ServiceError:
+        """The ModelError (424) for an answer other than 2xx."""
+        return self._model_error(status, body.decode(errors="replace"))
 
     def _place(self) -> AbstractContextManager[None]:
         return self._slots.one_of(self._variant["serverless"]["MaxConcurrency"]) if self._slots else nullcontext()
@@ -150,6 +150,27 @@ class Invoker:
                 answer_limit_bytes=invocation.answer_limit_bytes,
             )
         return invocation.response(answer)
+
+    def stream(self, request: Document) -> Document:
+        """As :meth:`invoke`, with ``Body`` as the events of the answer: a PayloadPart for each piece that arrives.
+
+        Raises:
+            ServiceError: as invoke. While the events are read, ModelStreamError: the answer took too long (ErrorCode
+                ModelInvocationTimeExceeded) or broke off (StreamBroken).
+        """
+        invocation = self.begin(request)
+        with ExitStack() as opened:
+            opened.enter_context(invocation.answering())
+            arriving = self._exchange(invocation).open(
+                "/invocations",
+                body=invocation.body,
+                headers=invocation.headers,
+                timeout_seconds=self._site.settings.stream_timeout_seconds,
+            )
+            opened.callback(arriving.close)
+            if arriving.status not in _OK:
+                raise invocation.refused(arriving.status, b"".join(arriving))
+            return {"Body": _events(arriving, opened.pop_all()), **invocation.head(arriving.headers)}
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -209,6 +230,19 @@ def _checked_limit(variant: Document, body: bytes) -> int:
     if len(body) > SERVERLESS_PAYLOAD_LIMIT_BYTES:
         raise _invalid(f"Request {uuid.uuid4()} has oversize body.")
     return SERVERLESS_PAYLOAD_LIMIT_BYTES
+
+
+def _events(arriving: Arriving, opened: ExitStack) -> Iterator[Document]:
+    """PayloadParts until the answer ends; then what was *opened* for it is closed."""
+    with opened:
+        try:
+            for piece in arriving:
+                yield {"PayloadPart": {"Bytes": piece}}
+        except TimedOut as exc:
+            raise ServiceError("ModelStreamError", str(exc), ErrorCode="ModelInvocationTimeExceeded") from exc
+        except NoAnswer as exc:
+            text = f"The container's answer broke off ({exc})."
+            raise ServiceError("ModelStreamError", text, ErrorCode="StreamBroken") from exc
 
 
 def _invalid(text: str) -> ServiceError:

@@ -54,6 +54,7 @@ class EngineSettings:
     serverless_startup_timeout_seconds: float = 180.0
     pings_to_lose: int = 3
     invocation_timeout_seconds: float = 60.0
+    stream_timeout_seconds: float = 480.0
     metric_timeout_seconds: float = 10.0
 
     def as_json(self) -> dict[str, Any]:

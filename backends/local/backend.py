@@ -26,6 +26,7 @@ def engine_settings(config: BackendConfig) -> EngineSettings:
             "startup_timeout_seconds": _A_DAY_SECONDS,
             "serverless_startup_timeout_seconds": _A_DAY_SECONDS,
             "invocation_timeout_seconds": _A_DAY_SECONDS,
+            "stream_timeout_seconds": _A_DAY_SECONDS,
             "pings_to_lose": _A_DAY_SECONDS,
         }
     return EngineSettings(

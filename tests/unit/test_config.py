@@ -95,5 +95,5 @@ def test_a_program_under_a_debugger_is_not_hurried() -> None:
     """A breakpoint neither fails an endpoint nor restarts its container; processes have no debugger."""
     slow = engine_settings(load_config(runner="docker", docker={"debug": "wait"}))
     usual = engine_settings(load_config(docker={"debug": "wait"}))
-    for name in ("startup_timeout_seconds", "pings_to_lose", "invocation_timeout_seconds"):
+    for name in ("startup_timeout_seconds", "pings_to_lose", "invocation_timeout_seconds", "stream_timeout_seconds"):
         assert getattr(slow, name) > 100 * getattr(usual, name)

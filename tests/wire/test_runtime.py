@@ -76,7 +76,7 @@ def test_a_body_over_the_limit_is_refused(runtime: Any) -> None:
     ("headers", "path", "status"),
     [
         ({"Host": "attacker.example"}, f"/endpoints/{ENDPOINT}/invocations", 403),
-        ({}, f"/endpoints/{ENDPOINT}/invocations-response-stream", 400),
+        ({}, f"/endpoints/{ENDPOINT}/async-invocations", 400),
         ({}, f"/endpoints/{ENDPOINT}/nothing", 404),
         ({"Host": "attacker.example"}, "/%0a", 403),
     ],

@@ -3,12 +3,13 @@
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from botocore.model import OperationModel, Shape, StructureShape
 
-from backends.emulator.protocol import json_documents, scalars, xml_documents
+from backends.emulator.protocol import event_stream, json_documents, scalars, xml_documents
 from backends.emulator.protocol.models import Members, Model
 from backends.sagemaker.readings import ServiceError
 
@@ -101,13 +102,19 @@ def _rest(operation: OperationModel, shape: StructureShape, members: Members) ->
         value = None
     if value is None:
         return Reply(status=status, headers=headers)
+    if isinstance(inner, StructureShape) and inner.serialization.get("eventstream"):
+        return Reply(
+            status=status,
+            headers={"Content-Type": event_stream.CONTENT_TYPE, **headers},
+            body=event_stream.messages(inner, value, partial(_document, operation)),
+        )
     if inner.type_name in {"blob", "string"}:
         return Reply(status=status, headers=headers, body=value.encode() if isinstance(value, str) else value)
-    body, kind = _document(operation, inner, value, payload)
+    body, kind = _document(operation, payload, inner, value)
     return Reply(status=status, headers={"Content-Type": kind, **headers}, body=body)
 
 
-def _document(operation: OperationModel, shape: Shape, value: Any, payload: str | None) -> tuple[bytes, str]:
+def _document(operation: OperationModel, payload: str | None, shape: Shape, value: Any) -> tuple[bytes, str]:
     if operation.service_model.resolved_protocol == "rest-json":
         return json_documents.write(shape, value), "application/json"
     if operation.name == "GetBucketLocation":  # botocore's own parser, too, takes this output as the bare root

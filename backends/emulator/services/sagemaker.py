@@ -47,6 +47,10 @@ class SageMakerRuntime(Service):
             )
         return invocation.response(answer)
 
+    def invoke_endpoint_with_response_stream(self, request: Members) -> Members:
+        """InvokeEndpointWithResponseStream."""
+        return self._engine.call("InvokeEndpointWithResponseStream", request)
+
     def close(self) -> None:
         self._containers.close()
 
