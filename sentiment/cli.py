@@ -92,6 +92,38 @@ DebugOption = Annotated[
     DebugName | None,
     typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
 ]
+# How the model is served; see sentiment.hosting.
+RealTimeOption = Annotated[
+    bool,
+    typer.Option("--real-time/--serverless", help="On instances that stay up, or paid for while it answers."),
+]
+InstanceTypeOption = Annotated[
+    str | None, typer.Option("--instance-type", help="Real-time: which instances (default: ml.m5.large).")
+]
+InstancesOption = Annotated[
+    int | None, typer.Option("--instances", min=1, help="Real-time: how many instances (default: 1).")
+]
+AutoscaleOption = Annotated[
+    str | None, typer.Option("--autoscale", metavar="1:4", help="Real-time: as many instances as the traffic needs.")
+]
+CanaryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--canary",
+        metavar="10:300",
+        help="Real-time: percent of the traffic that try a new model, for how many seconds.",
+    ),
+]
+MemoryOption = Annotated[
+    int | None, typer.Option("--memory", help="Serverless: MB, 1024 to 6144 in steps of 1024 (default: 2048).")
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option("--concurrency", min=1, max=200, help="Serverless: requests at once (default: 10).")
+]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option("--replace", help="Delete the endpoint first: from real-time to serverless there is no other way."),
+]
 
 
 @app.callback()
@@ -205,6 +237,14 @@ def evaluate(
 def deploy(
     context: typer.Context,
     *,
+    real_time: RealTimeOption = False,
+    instance_type: InstanceTypeOption = None,
+    instances: InstancesOption = None,
+    autoscale: AutoscaleOption = None,
+    canary: CanaryOption = None,
+    memory: MemoryOption = None,
+    concurrency: ConcurrencyOption = None,
+    replace: ReplaceOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     print_command: PrintCommandOption = False,
@@ -212,13 +252,24 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Put the newest model into service (step 6)."""
-    with _pipeline(context, docker=_docker(print_command=print_command, debug=debug)) as opened:
+    hosting = {
+        "real_time": real_time,
+        "instance_type": instance_type,
+        "instances": instances,
+        "autoscale": autoscale,
+        "canary": canary,
+        "memory_mb": memory,
+        "concurrency": concurrency,
+        "replaces": replace,
+    }
+    docker = _docker(print_command=print_command, debug=debug)
+    with _pipeline(context, docker=docker, hosting=hosting) as opened:
         trained = opened.pipeline.newest_model()
-        plan = opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))
+        plans = opened.pipeline.deployment_plans(trained)
         if dry_run:
-            opened.print_plans([plan])
+            opened.print_plans(plans)
             return
-        opened.agree(lambda: [plan], yes=yes)
+        opened.agree(lambda: plans, yes=yes)
         endpoint = opened.pipeline.deploy(trained)
         opened.show_command(endpoint)
         _print({"endpoint": endpoint}, as_json=as_json)
@@ -285,6 +336,14 @@ def run(
     source: SourceOption = "movie-reviews",
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
+    real_time: RealTimeOption = False,
+    instance_type: InstanceTypeOption = None,
+    instances: InstancesOption = None,
+    autoscale: AutoscaleOption = None,
+    canary: CanaryOption = None,
+    memory: MemoryOption = None,
+    concurrency: ConcurrencyOption = None,
+    replace: ReplaceOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     print_command: PrintCommandOption = False,
@@ -292,9 +351,20 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
+    hosting = {
+        "real_time": real_time,
+        "instance_type": instance_type,
+        "instances": instances,
+        "autoscale": autoscale,
+        "canary": canary,
+        "memory_mb": memory,
+        "concurrency": concurrency,
+        "replaces": replace,
+    }
     docker = _docker(print_command=print_command, debug=debug)
+    asks = not dry_run
     with _pipeline(
-        context, source=source, parameters=parameter, fresh=fresh, docker=docker, asks=not dry_run
+        context, source=source, parameters=parameter, fresh=fresh, docker=docker, hosting=hosting, asks=asks
     ) as opened:
         if dry_run:
             opened.print_plans(opened.pipeline.plans())
@@ -538,10 +608,12 @@ def _pipeline(
     parameters: list[str] | None = None,
     fresh: bool = False,
     docker: dict[str, Any] | None = None,
+    hosting: dict[str, Any] | None = None,
     asks: bool = True,
 ) -> Iterator[_Opened]:
     """Everything opened; unless it *asks*, AWS is not asked whose account this is."""
     from backends import open_backend  # noqa: PLC0415
+    from sentiment.hosting import Hosting  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
     from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
@@ -553,6 +625,7 @@ def _pipeline(
         source=source,
         image=context.obj.image or IMAGE,
         hyperparameters=_pairs(parameters or []),
+        hosting=Hosting(**(hosting or {})),
     )
     reporter = make_reporter()
     production = None

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sentiment.hosting import Hosting
+
 IMAGE = "greenroom-sentiment:latest"
 PROJECT = "sentiment"
 # What tells the application's resources from others', in any account and region.
@@ -25,6 +27,7 @@ class SentimentSettings:
     image: str = IMAGE
     instance_type: str = "ml.m5.large"
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    hosting: Hosting = field(default_factory=Hosting)
 
     @property
     def tags(self) -> Mapping[str, str]:
