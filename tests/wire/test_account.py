@@ -113,11 +113,23 @@ def test_the_log_of_a_job_is_deleted(url: str, sagemaker: Any) -> None:
         logs.delete_log_stream(logGroupName=group, logStreamName=stream)
 
 
-def test_the_log_of_an_endpoint_is_deleted(url: str) -> None:
+def test_the_log_of_an_endpoint_is_deleted(url: str, sagemaker: Any) -> None:
     """Of the group nothing is left but its name, as long as the endpoint is there."""
-    logs, group = client("logs", url), "/aws/sagemaker/Endpoints/probe"
+    name = f"logging-{uuid.uuid4().hex[:8]}"
+    logs, group = client("logs", url), f"/aws/sagemaker/Endpoints/{name}"
+    sagemaker.create_model(
+        ModelName=name,
+        ExecutionRoleArn="arn:aws:iam::000000000000:role/any",
+        PrimaryContainer={"Image": "probe", "ModelDataUrl": "s3://wire/model.tar.gz"},
+    )
+    variant = {"VariantName": "a", "ModelName": name, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName=name, WaiterConfig=SOON)
     assert logs.describe_log_streams(logGroupName=group)["logStreams"]
     logs.delete_log_group(logGroupName=group)
     assert logs.describe_log_streams(logGroupName=group)["logStreams"] == []
+    sagemaker.delete_endpoint(EndpointName=name)
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName=name, WaiterConfig=SOON)
     with refused("ResourceNotFoundException", 400):
-        logs.delete_log_group(logGroupName="/aws/sagemaker/Endpoints/never")
+        logs.delete_log_group(logGroupName=group)
