@@ -376,7 +376,7 @@ class Pipeline:
             with self._reporter.progress(f"{jobs.kind} {name}"):
                 return jobs.finish(name)
         except KeyboardInterrupt:
-            self._reporter.say(f"interrupted: stopping {jobs.kind} {name}")
+            self._reporter.say(f"interrupted: stopping {jobs.kind} {name}; Ctrl-C again leaves before it has ended")
             jobs.stop(name)
             jobs.wait(name)
             raise
