@@ -77,6 +77,10 @@ class TrainingSpec:
 
     *entrypoint* and *arguments* replace the image's own, as in Docker; empty means ``train``.
     *metrics* maps a metric's name to the regular expression that finds it in the log.
+
+    *checkpoint_uri* is what the program finds in ``/opt/ml/checkpoints``, and where that goes, so that a later job goes
+    on with it. *max_spot_seconds* asks for spare capacity, cheaper and taken back at any time: waiting for it and
+    running together take no longer; at least *max_runtime_seconds*. None is capacity on demand.
     """
 
     name: str
@@ -93,6 +97,8 @@ class TrainingSpec:
     instance_count: int = 1
     volume_size_gb: int = 30
     max_runtime_seconds: int = 86_400
+    checkpoint_uri: str | None = None
+    max_spot_seconds: int | None = None
     network_isolation: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
 

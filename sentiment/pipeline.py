@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 METRICS = {"train:accuracy": r"train:accuracy=([0-9.]+);"}
 _DIGEST_CHARS = 10
+_MAX_TRAINING_SECONDS = 3600
 _CSV = "text/csv"
 
 
@@ -164,6 +165,8 @@ class Pipeline:
         training = self._backend.training
         stem = self._training_stem(prepared)
         name, status = self._attempt(training, stem)
+        if self._fresh and self._settings.spot:
+            self._backend.store.delete_prefix(f"{self._checkpoints(prepared)}/")
         if status is None:
             training.start(self._training_spec(prepared, name))
         elif status.state is JobState.COMPLETED and status.artifact_uri:
@@ -217,7 +220,8 @@ class Pipeline:
             assemble=Split.LINE,
             input_filter="$[0]",
             join_input=True,
-            instance_type=self._settings.instance_type,
+            instance_type=self._settings.transform_instance_type or self._settings.instance_type,
+            instance_count=self._settings.transform_instances,
             tags=self._settings.tags,
         )
 
@@ -338,7 +342,11 @@ class Pipeline:
         return f"{PROJECT}-test-{trained.digest}-{_digest(uri)[:6]}"
 
     def _training_spec(self, prepared: "Dataset", name: str) -> TrainingSpec:
+        spot: dict[str, Any] = {}
+        if self._settings.spot:
+            spot = {"checkpoint_uri": self._checkpoints(prepared), "max_spot_seconds": 2 * _MAX_TRAINING_SECONDS}
         return TrainingSpec(
+            **spot,
             name=name,
             image=self._settings.image,
             output_uri=f"{self._settings.prefix}/models",
@@ -346,9 +354,13 @@ class Pipeline:
             hyperparameters=self._settings.hyperparameters,
             metrics=METRICS,
             instance_type=self._settings.instance_type,
-            max_runtime_seconds=3600,
+            max_runtime_seconds=_MAX_TRAINING_SECONDS,
             tags=self._settings.tags,
         )
+
+    def _checkpoints(self, prepared: "Dataset") -> str:
+        """Where every attempt at training on *prepared* keeps its checkpoints."""
+        return f"{self._settings.prefix}/checkpoints/{self._training_stem(prepared)}"
 
     def _attempt(self, jobs: Jobs[Any], stem: str) -> tuple[str, JobStatus | None]:
         """The newest job named after *stem* if it serves (completed, or still running), else the next free name."""

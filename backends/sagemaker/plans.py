@@ -45,9 +45,27 @@ def training_plan(spec: TrainingSpec, *, role_arn: str) -> Plan:
         document["HyperParameters"] = _strings("hyperparameter", spec.hyperparameters)
     if spec.environment:
         document["Environment"] = _strings("environment variable", spec.environment)
+    if spec.checkpoint_uri:
+        split_uri(spec.checkpoint_uri, key_required=False)
+        document["CheckpointConfig"] = {"S3Uri": spec.checkpoint_uri}
+    check_spot(spec)
+    if spec.max_spot_seconds is not None:
+        document["EnableManagedSpotTraining"] = True
+        document["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_spot_seconds
     if spec.network_isolation:
         document["EnableNetworkIsolation"] = True
     return Plan("training job", spec.name, (Request("CreateTrainingJob", _tagged(document, spec.tags)),))
+
+
+def check_spot(spec: TrainingSpec) -> None:
+    """Raise InvalidSpec if *spec* wants to run for longer than it may wait and run."""
+    if spec.max_spot_seconds is not None and spec.max_spot_seconds < spec.max_runtime_seconds:
+        raise InvalidSpec(
+            f"training job {spec.name!r} may run {spec.max_runtime_seconds} s; its max_spot_seconds, for waiting and "
+            f"running, are {spec.max_spot_seconds}.",
+            kind="training job",
+            name=spec.name,
+        )
 
 
 def transform_plan(spec: TransformSpec, *, role_arn: str) -> Plan:
