@@ -104,7 +104,9 @@ class Pipeline:
         with self._timed(run, "train", "Train"):
             trained = self.train(prepared)
         with self._timed(run, "evaluate", "Test by batch transform"):
-            evaluated = self.evaluate(trained, self._uri(prepared, prepared.test_csv), prepared.test_size)
+            evaluated = self.evaluate(
+                trained, self._test_uri(self._uri(prepared, prepared.test_csv)), prepared.test_size
+            )
         run.accuracy, run.auc = evaluated.figures["accuracy"], evaluated.figures["auc"]
         run.report = str(evaluated.report)
         with self._timed(run, "deploy", "Deploy"):
@@ -116,7 +118,7 @@ class Pipeline:
         prepared = self.prepare()
         stem = self._training_stem(prepared)
         trained = Trained(stem, join_uri(f"{self._settings.prefix}/models", stem, "output", "model.tar.gz"), {})
-        uri = self._uri(prepared, prepared.test_csv)
+        uri = self._test_uri(self._uri(prepared, prepared.test_csv))
         backend = self._backend
         return [
             backend.training.plan(self._training_spec(prepared, stem)),
@@ -146,15 +148,9 @@ class Pipeline:
 
     def upload(self, prepared: "Dataset") -> None:
         """Put the channels into the store; an object that is there already is not sent again."""
-        store = self._backend.store
-        store.ensure_bucket(self._settings.bucket)
-        for path in (prepared.train_csv, prepared.test_csv):
-            uri = self._uri(prepared, path)
-            if not self._fresh and self._is_stored(uri, path):
-                self._reporter.say(f"{uri} is there already")
-                continue
-            store.upload(path, uri, content_type=_CSV)
-            self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+        self._backend.store.ensure_bucket(self._settings.bucket)
+        self._store(prepared.train_csv, self._uri(prepared, prepared.train_csv))
+        self._store_shares(prepared.test_csv, self._uri(prepared, prepared.test_csv))
 
     def training_plan(self, prepared: "Dataset") -> Plan:
         """The native requests that training sends."""
@@ -180,12 +176,12 @@ class Pipeline:
     def evaluate(self, trained: Trained, uri: str, size: int) -> Evaluated:
         """Predict the labelled reviews at *uri* by batch transform, the truth joined to each prediction.
 
+        *uri*: of one object, or of a folder of them, with a slash at the end.
         *size*: how many reviews there are, for the progress bar.
         """
         transform = self._backend.transform
         name, status = self._attempt(transform, self._test_stem(trained, uri))
         spec = self.transform_spec(trained, uri, name)
-        output = f"{spec.output_uri}/{uri.rpartition('/')[2]}.out"
         report = self._settings.home / "reports" / name
         if status is None:
             transform.start(spec)
@@ -193,7 +189,7 @@ class Pipeline:
             self._finish(transform, name)
         else:
             self._reporter.say(f"transform job {name} has done this already (--fresh does it anew)")
-        figures = _written(report) or self._judge(output, size, report)
+        figures = _written(report) or self._judge(f"{spec.output_uri}/", size, report)
         self._reporter.say(
             f"accuracy {figures['accuracy']:.2%}, AUC {_shown(figures['auc'])}, log-loss {figures['log_loss']:.3f}, "
             f"calibration error {figures['ece']:.2%}"
@@ -201,11 +197,11 @@ class Pipeline:
         self._reporter.say(f"report: {report}")
         return Evaluated(name, figures, report)
 
-    def _judge(self, output: str, size: int, report: Path) -> Mapping[str, Any]:
+    def _judge(self, outputs: str, size: int, report: Path) -> Mapping[str, Any]:
         from sentiment import evaluation  # noqa: PLC0415  loads numpy and the plotting library
 
         with self._reporter.progress("judging predictions") as advance:
-            return evaluation.evaluate(_counted(self._rows(output), size, advance), report)
+            return evaluation.evaluate(_counted(self._rows(outputs), size, advance), report)
 
     def transform_spec(self, trained: Trained, uri: str, name: str) -> TransformSpec:
         """What evaluation asks for: the review goes to the model, text and label are joined to its answer."""
@@ -230,7 +226,7 @@ class Pipeline:
         trained = self.newest_model()
         prepared = self.prepare()
         self.upload(prepared)
-        return self.evaluate(trained, self._uri(prepared, prepared.test_csv), prepared.test_size)
+        return self.evaluate(trained, self._test_uri(self._uri(prepared, prepared.test_csv)), prepared.test_size)
 
     def evaluate_file(self, path: Path) -> Evaluated:
         """Evaluate a labelled CSV of the user's (columns text, label) with the newest model."""
@@ -240,9 +236,8 @@ class Pipeline:
         channel, size = dataset.prepare_labelled(path, self._settings.home / "data")
         uri = f"{self._settings.prefix}/evaluate/{channel.parent.name}/{path.stem}.csv"
         self._backend.store.ensure_bucket(self._settings.bucket)
-        if self._fresh or not self._is_stored(uri, channel):
-            self._backend.store.upload(channel, uri, content_type=_CSV)
-        return self.evaluate(trained, uri, size)
+        self._store_shares(channel, uri)
+        return self.evaluate(trained, self._test_uri(uri), size)
 
     def endpoint_spec(self, trained: Trained) -> EndpointSpec:
         """What deployment asks for."""
@@ -393,11 +388,31 @@ class Pipeline:
             jobs.wait(name)
             raise
 
-    def _rows(self, uri: str) -> Iterator[tuple[str, int, float]]:
-        """(text, label, probability) of each line of a transform's output."""
-        with self._backend.store.reader(uri) as stream:
-            for text, label, _, probability in csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline="")):
-                yield text, label == "positive", float(probability)
+    def _rows(self, outputs: str) -> Iterator[tuple[str, int, float]]:
+        """(text, label, probability) of each line of a transform's outputs, all that lie below *outputs*."""
+        for info in self._backend.store.list_objects(outputs):
+            with self._backend.store.reader(info.uri) as stream:
+                for text, label, _, probability in csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline="")):
+                    yield text, label == "positive", float(probability)
+
+    def _store(self, path: Path, uri: str) -> None:
+        if not self._fresh and self._is_stored(uri, path):
+            self._reporter.say(f"{uri} is there already")
+            return
+        self._backend.store.upload(path, uri, content_type=_CSV)
+        self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    def _store_shares(self, path: Path, uri: str) -> None:
+        """Store labelled reviews as *uri*, or as many objects as machines are to share them: none is ever divided."""
+        from sentiment import dataset  # noqa: PLC0415  loads numpy
+
+        for share in dataset.shares(path, self._settings.transform_instances):
+            self._store(share, uri if share == path else self._test_uri(uri) + share.name)
+
+    def _test_uri(self, uri: str) -> str:
+        """What a batch transform of the reviews that :meth:`_store_shares` has stored as *uri* is to read."""
+        count = self._settings.transform_instances
+        return uri if count == 1 else f"{uri.removesuffix('.csv')}-{count}/"
 
     def _uri(self, prepared: "Dataset", path: Path) -> str:
         return f"{self._settings.prefix}/data/{prepared.fingerprint}/{path.stem}/{path.name}"

@@ -125,10 +125,15 @@ def test_a_job_that_was_taken_back_is_taken_up(settings: SentimentSettings) -> N
 
 
 def test_several_machines_may_share_a_transform(settings: SentimentSettings) -> None:
-    """Their number and kind are the transform's alone."""
+    """As many objects as machines, all of them judged; number and kind are the transform's alone."""
     wanted = replace(settings, transform_instances=3, transform_instance_type="ml.c5.xlarge")
     with backend() as opened:
         pipeline = Pipeline(opened, wanted, Silent())
+        done = pipeline.run()
+        (report,) = (wanted.home / "reports").glob("*/figures.json")
+        assert json.loads(report.read_text())["reviews"] == done.test_size
+        outputs = [info.uri for info in opened.store.list_objects("s3://greenroom/sentiment/predictions/")]
+        assert [uri.rpartition("/")[2] for uri in outputs] == [f"test-{number}.csv.out" for number in (1, 2, 3)]
         spec = pipeline.transform_spec(Trained("sentiment-train-x", "s3://greenroom/m", {}), "s3://greenroom/d", "job")
     assert (spec.instance_count, spec.instance_type) == (3, "ml.c5.xlarge")
 
