@@ -72,6 +72,18 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Script:
+    """A program that one of SageMaker's framework images runs, rather than one of its own (script mode).
+
+    *program* is a file in the tar.gz at *code_uri*; *region* is where the job runs.
+    """
+
+    program: str
+    code_uri: str
+    region: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
     """A training job: a container image, what it reads and where its artifacts go.
 
@@ -92,6 +104,7 @@ class TrainingSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    script: Script | None = None
     role_arn: str | None = None
     instance_type: str = "ml.m5.large"
     instance_count: int = 1
@@ -105,10 +118,15 @@ class TrainingSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model: a container image and the artifacts that it serves."""
+    """A model: a container image and the artifacts that it serves.
+
+    With *script* the image is one of SageMaker's framework images, and the artifact has the script in its folder
+    ``code``.
+    """
 
     image: str
     artifact_uri: str | None = None
+    script: Script | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     role_arn: str | None = None
     network_isolation: bool = False

@@ -113,7 +113,11 @@ def _globals(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
     image: Annotated[
-        str | None, typer.Option(envvar="SENTIMENT_IMAGE", help="The container image, such as its URI in ECR.")
+        str | None,
+        typer.Option(
+            envvar="SENTIMENT_IMAGE",
+            help="The container image, such as its URI in ECR; 'prebuilt': AWS's own for scikit-learn.",
+        ),
     ] = None,
 ) -> None:
     context.obj = Globals(backend, runner, endpoint_url, config, image)
@@ -494,15 +498,21 @@ def _pipeline(
     from backends import open_backend  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
-    from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
+    from sentiment.settings import IMAGE, PREBUILT, SentimentSettings  # noqa: PLC0415
 
     config = _config(context.obj, docker)
     image = _published_image(config) if names_image and not context.obj.image else None
+    named = context.obj.image or (image.uri if image else IMAGE)
+    if names_image and named == PREBUILT:
+        from sentiment.prebuilt import image_uri  # noqa: PLC0415
+
+        named = image_uri(config.region, SentimentSettings.instance_type)
+        options["script_region"] = config.region
     settings = SentimentSettings(
         home=config.home,
         bucket=config.bucket,
         source=source,
-        image=context.obj.image or (image.uri if image else IMAGE),
+        image=named,
         hyperparameters=_pairs(parameters or []),
         **options,
     )

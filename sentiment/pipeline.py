@@ -27,11 +27,13 @@ from backends.specs import (
     JobStatus,
     ModelSpec,
     Plan,
+    Script,
     Split,
     TrainingSpec,
     TransformSpec,
     Variant,
 )
+from sentiment import prebuilt
 from sentiment.bundle import CONTAINER
 from sentiment.reporter import Reporter
 from sentiment.settings import PROJECT, SentimentSettings
@@ -149,6 +151,8 @@ class Pipeline:
     def upload(self, prepared: "Dataset") -> None:
         """Put the channels into the store; an object that is there already is not sent again."""
         self._backend.store.ensure_bucket(self._settings.bucket)
+        if script := self._script:
+            self._store_code(script.code_uri)
         self._store(prepared.train_csv, self._uri(prepared, prepared.train_csv))
         self._store_shares(prepared.test_csv, self._uri(prepared, prepared.test_csv))
 
@@ -207,7 +211,7 @@ class Pipeline:
         """What evaluation asks for: the review goes to the model, text and label are joined to its answer."""
         return TransformSpec(
             name=name,
-            model=ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri),
+            model=self._model_spec(trained),
             input_uri=uri,
             output_uri=f"{self._settings.prefix}/predictions/{name}",
             content_type=_CSV,
@@ -241,7 +245,7 @@ class Pipeline:
 
     def endpoint_spec(self, trained: Trained) -> EndpointSpec:
         """What deployment asks for."""
-        model = ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri)
+        model = self._model_spec(trained)
         variant = Variant(model=model, instance_type=self._settings.instance_type)
         return EndpointSpec(name=f"{PROJECT}-{trained.digest}", variants=(variant,), tags=self._settings.tags)
 
@@ -336,6 +340,23 @@ class Pipeline:
     def _test_stem(self, trained: Trained, uri: str) -> str:
         return f"{PROJECT}-test-{trained.digest}-{_digest(uri)[:6]}"
 
+    def _model_spec(self, trained: Trained) -> ModelSpec:
+        return ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri, script=self._script)
+
+    @property
+    def _script(self) -> Script | None:
+        """What a framework image is to run; None where the image is the application's own."""
+        if not self._settings.script_region:
+            return None
+        digest, _ = prebuilt.packed_code()
+        code_uri = f"{self._settings.prefix}/code/{digest}/sourcedir.tar.gz"
+        return Script(program=prebuilt.PROGRAM, code_uri=code_uri, region=self._settings.script_region)
+
+    def _store_code(self, uri: str) -> None:
+        _, code = prebuilt.packed_code()
+        self._backend.store.put(uri, code, content_type="application/gzip")
+        self._reporter.say(f"code → {uri} ({len(code) / 1e3:.0f} kB)")
+
     def _training_spec(self, prepared: "Dataset", name: str) -> TrainingSpec:
         spot: dict[str, Any] = {}
         if self._settings.spot:
@@ -344,6 +365,7 @@ class Pipeline:
             **spot,
             name=name,
             image=self._settings.image,
+            script=self._script,
             output_uri=f"{self._settings.prefix}/models",
             channels=(Channel(name="train", uri=self._uri(prepared, prepared.train_csv), content_type=_CSV),),
             hyperparameters=self._settings.hyperparameters,

@@ -4,6 +4,7 @@ What is not asked for is left out, so that the platform's own defaults apply and
 only what was meant. Source: the SageMaker API reference of each operation named here.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,8 +42,8 @@ def training_plan(spec: TrainingSpec, *, role_arn: str) -> Plan:
         document["InputDataConfig"] = [
             _channel(channel.name, channel.uri, channel.content_type) for channel in spec.channels
         ]
-    if spec.hyperparameters:
-        document["HyperParameters"] = _strings("hyperparameter", spec.hyperparameters)
+    if spec.hyperparameters or spec.script:
+        document["HyperParameters"] = _hyperparameters(spec)
     if spec.environment:
         document["Environment"] = _strings("environment variable", spec.environment)
     if spec.checkpoint_uri:
@@ -148,8 +149,8 @@ def _model(name: str, model: ModelSpec, role_arn: str, tags: Mapping[str, str]) 
     if model.artifact_uri:
         split_uri(model.artifact_uri)
         container["ModelDataUrl"] = model.artifact_uri
-    if model.environment:
-        container["Environment"] = _strings("environment variable", model.environment)
+    if model.environment or model.script:
+        container["Environment"] = _serving_environment(model)
     document: Document = {
         "ModelName": name,
         "PrimaryContainer": container,
@@ -158,6 +159,35 @@ def _model(name: str, model: ModelSpec, role_arn: str, tags: Mapping[str, str]) 
     if model.network_isolation:
         document["EnableNetworkIsolation"] = True
     return Request("CreateModel", _tagged(document, tags))
+
+
+def _hyperparameters(spec: TrainingSpec) -> Document:
+    """As they are; for a framework image all in JSON, as its toolkit decodes them, with what says what to run."""
+    own = _strings("hyperparameter", spec.hyperparameters)
+    if spec.script is None:
+        return own
+    split_uri(spec.script.code_uri)
+    toolkit = {
+        "sagemaker_program": spec.script.program,
+        "sagemaker_submit_directory": spec.script.code_uri,
+        "sagemaker_container_log_level": 20,  # INFO
+        "sagemaker_job_name": spec.name,
+        "sagemaker_region": spec.script.region,
+    }
+    return {name: json.dumps(value) for name, value in (own | toolkit).items()}
+
+
+def _serving_environment(model: ModelSpec) -> Document:
+    own = _strings("environment variable", model.environment)
+    if model.script is None:
+        return own
+    return {
+        "SAGEMAKER_PROGRAM": model.script.program,
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
+        "SAGEMAKER_REGION": model.script.region,
+        **own,
+    }
 
 
 def _variant(variant: Variant, model: str) -> Document:
