@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import io
+import sys
 import tarfile
+from contextlib import redirect_stdout
 
 from backends.errors import BackendUnavailable, InvalidSpec
 from sentiment.bundle import script_mode_files
@@ -21,13 +23,14 @@ def image_uri(region: str, instance_type: str) -> str:
         InvalidSpec: it knows of none for that region or type.
     """
     try:
-        from sagemaker import image_uris  # noqa: PLC0415  an extra, and slow to load
+        with redirect_stdout(sys.stderr):  # The SDK logs to stdout, which is for results.
+            from sagemaker import image_uris  # noqa: PLC0415  an extra, and slow to load
+
+            return str(image_uris.retrieve("sklearn", region, version=_VERSION, instance_type=instance_type))
     except ModuleNotFoundError as exc:
         raise BackendUnavailable(
             "the URI of AWS's own image comes from the SageMaker SDK: pip install 'greenroom[prebuilt]'."
         ) from exc
-    try:
-        return str(image_uris.retrieve("sklearn", region, version=_VERSION, instance_type=instance_type))
     except ValueError as exc:
         raise InvalidSpec(f"there is no prebuilt scikit-learn image for {instance_type} in {region}: {exc}") from exc
 

@@ -140,7 +140,8 @@ class _Emulator:
             await _send(reply, exchange, send)
         finally:
             self._now -= 1
-        _log.info(exchange.line(reply, time.perf_counter() - began))
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(exchange.line(reply, time.perf_counter() - began))
 
     async def _answer(self, exchange: _Exchange) -> Reply:
         refusal = self._door.turned_away(exchange.head)
