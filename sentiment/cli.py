@@ -6,9 +6,9 @@ Results go to stdout (with ``--json`` as one JSON object), everything else to st
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,10 @@ import typer
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.config import BackendConfig
+    from backends.specs import Plan
     from sentiment.image import PublishedImage
     from sentiment.pipeline import Pipeline
+    from sentiment.production import Production
     from sentiment.reporter import Reporter
     from sentiment.settings import SentimentSettings
 
@@ -71,6 +73,7 @@ class Globals:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request documents; send nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before things are made on AWS, which bill.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
 SourceOption = Annotated[
     str,
@@ -142,10 +145,12 @@ def upload(
     *,
     source: SourceOption = "movie-reviews",
     fresh: FreshOption = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put the prepared reviews into the store (step 3)."""
     with _pipeline(context, source=source, fresh=fresh) as opened:
+        opened.agree(list, yes=yes)
         dataset = opened.pipeline.prepare()
         opened.pipeline.upload(dataset)
         _print({"dataset": dataset.name, "prefix": opened.settings.prefix}, as_json=as_json)
@@ -160,6 +165,7 @@ def train(
     spot: SpotOption = False,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -167,13 +173,21 @@ def train(
     """Train the model (step 4)."""
     docker = _docker(print_command=print_command, debug=debug)
     with _pipeline(
-        context, source=source, parameters=parameter, fresh=fresh, docker=docker, names_image=True, spot=spot
+        context,
+        source=source,
+        parameters=parameter,
+        fresh=fresh,
+        docker=docker,
+        asks=not dry_run,
+        names_image=True,
+        spot=spot,
     ) as opened:
         dataset = opened.pipeline.prepare()
+        plan = opened.pipeline.training_plan(dataset)
         if dry_run:
-            _print_plans([opened.pipeline.training_plan(dataset)])
+            opened.print_plans([plan])
             return
-        opened.provide_image()
+        opened.agree(lambda: [plan], yes=yes)
         opened.pipeline.upload(dataset)
         _print(opened.pipeline.train(dataset), as_json=as_json)
 
@@ -188,6 +202,7 @@ def evaluate(
     transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -204,13 +219,16 @@ def evaluate(
         transform_instance_type=transform_instance_type,
     ) as opened:
         pipeline = opened.pipeline
-        if dry_run:
-            trained = pipeline.newest_model()
+
+        def plans() -> list["Plan"]:
             uri = f"{opened.settings.prefix}/evaluate/reviews.csv"
-            spec = pipeline.transform_spec(trained, uri, "dry-run")
-            _print_plans([opened.backend.transform.plan(spec)])
+            spec = pipeline.transform_spec(pipeline.newest_model(), uri, "dry-run")
+            return [opened.backend.transform.plan(spec)]
+
+        if dry_run:
+            opened.print_plans(plans())
             return
-        opened.provide_image()
+        opened.agree(plans, yes=yes)
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
         opened.show_command(evaluated.transform)
         _print(evaluated, as_json=as_json)
@@ -221,6 +239,7 @@ def deploy(
     context: typer.Context,
     *,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -229,10 +248,11 @@ def deploy(
     docker = _docker(print_command=print_command, debug=debug)
     with _pipeline(context, docker=docker, names_image=True) as opened:
         trained = opened.pipeline.newest_model()
+        plan = opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))
         if dry_run:
-            _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
+            opened.print_plans([plan])
             return
-        opened.provide_image()
+        opened.agree(lambda: [plan], yes=yes)
         endpoint = opened.pipeline.deploy(trained)
         opened.show_command(endpoint)
         _print({"endpoint": endpoint}, as_json=as_json)
@@ -303,6 +323,7 @@ def run(
     transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -315,15 +336,16 @@ def run(
         parameters=parameter,
         fresh=fresh,
         docker=docker,
+        asks=not dry_run,
         names_image=True,
         spot=spot,
         transform_instances=transform_instances,
         transform_instance_type=transform_instance_type,
     ) as opened:
         if dry_run:
-            _print_plans(opened.pipeline.plans())
+            opened.print_plans(opened.pipeline.plans())
             return
-        opened.provide_image()
+        opened.agree(opened.pipeline.plans, yes=yes)
         done = opened.pipeline.run()
         opened.show_command(done.endpoint)
         _print(done, as_json=as_json)
@@ -393,21 +415,50 @@ def destroy(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder."""
+    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder.
+
+    On AWS also the bucket and the role that were made there, and the logs; then every region is searched for what is
+    left, which is an error.
+    """
     with _pipeline(context) as opened:
         if not yes:
             typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
+        if opened.production:
+            destroyed = opened.production.destroy(opened.pipeline)
+            _print(destroyed, as_json=as_json)
+            raise typer.Exit(FAILED if destroyed.kept else 0)
         gone = opened.pipeline.destroy()
         config = opened.config
-        published = _published_image(config)
-        if published is not None and published.remove():
-            gone.append("the image repository in ECR")
     if config.backend == "local":
         from backends.local.backend import remove_home  # noqa: PLC0415
 
         remove_home(config)
         gone.append(f"folder {config.home}")
     _print({"removed": gone}, as_json=as_json)
+
+
+@app.command()
+def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """What of the application is up on AWS, in any region, and what it costs by the hour."""
+    with _pipeline(context) as opened:
+        if opened.production is None:
+            raise typer.BadParameter("what runs on this machine costs nothing: sentiment --backend aws costs")
+        from sentiment.production import costs_document, costs_table  # noqa: PLC0415
+
+        survey = opened.production.survey()
+        if as_json:
+            _print(costs_document(opened.production, survey), as_json=True)
+        else:
+            print(costs_table(opened.production, survey))  # noqa: T201
+
+
+@app.command()
+def permissions(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
+    from sentiment.production import callers_policy  # noqa: PLC0415
+
+    policy = callers_policy(_config(context.obj))
+    print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
 
 
 BaseImageOption = Annotated[
@@ -437,10 +488,12 @@ def push_image(
     as_json: JsonOption = False,
 ) -> None:
     """Build the image and push it to the account's ECR, where it is not there yet; `run` on AWS does it by itself."""
+    from backends.aws.account import AwsAccount  # noqa: PLC0415
     from sentiment.image import published_image  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
 
-    _print({"image": published_image(_config(context.obj), base_image).push(make_reporter())}, as_json=as_json)
+    account = AwsAccount(_config(context.obj))
+    _print({"image": published_image(account, account.id, base_image).push(make_reporter())}, as_json=as_json)
 
 
 @app.command()
@@ -490,12 +543,40 @@ class _Opened:
     config: "BackendConfig"
     settings: "SentimentSettings"
     reporter: "Reporter"
+    production: "Production | None"
     image: "PublishedImage | None"
 
-    def provide_image(self) -> None:
-        """Push the application's image where jobs can only run what is in ECR, unless it is there."""
+    def agree(self, plans: "Callable[[], list[Plan]]", *, yes: bool) -> None:
+        """On AWS, show what would be made and for how much, ask, and make what the jobs need; elsewhere nothing.
+
+        Raises:
+            InvalidSpec: there is nobody to ask.
+        """
+        if self.production is None:
+            return
+        from backends.errors import InvalidSpec  # noqa: PLC0415
+
+        self.production.announce(self.production.plan([*self._image_plans, *plans()]))
+        if self.production.bills and not yes:
+            if not sys.stdin.isatty():
+                raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
+            typer.confirm("Go on?", abort=True, err=True)
+        self.production.provide()
         if self.image is not None:
             self.image.push(self.reporter)
+
+    def print_plans(self, plans: "list[Plan]") -> None:
+        """The requests of *plans*, behind those for what they need on AWS."""
+        requests = [
+            *(self.production.requests if self.production else ()),
+            *(r for plan in (*self._image_plans, *plans) for r in plan.requests),
+        ]
+        documents = [{"operation": request.operation, "document": request.document} for request in requests]
+        print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
+
+    @property
+    def _image_plans(self) -> "list[Plan]":
+        return [] if self.image is None else [self.image.plan]
 
     def show_command(self, name: str) -> None:
         """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
@@ -515,18 +596,21 @@ def _pipeline(
     parameters: list[str] | None = None,
     fresh: bool = False,
     docker: dict[str, Any] | None = None,
+    asks: bool = True,
     names_image: bool = False,
     **options: Any,
 ) -> Iterator[_Opened]:
-    """What most commands need; *options* are members of the application's settings."""
+    """Everything opened; unless it *asks*, AWS is not asked whose account this is.
+
+    *options* are members of the application's settings. Only what starts jobs *names_image*: on AWS the one in ECR.
+    """
     from backends import open_backend  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
     from sentiment.settings import IMAGE, PREBUILT, SentimentSettings  # noqa: PLC0415
 
     config = _config(context.obj, docker)
-    image = _published_image(config) if names_image and not context.obj.image else None
-    named = context.obj.image or (image.uri if image else IMAGE)
+    named = context.obj.image or IMAGE
     if names_image and named == PREBUILT:
         from sentiment.prebuilt import image_uri  # noqa: PLC0415
 
@@ -541,20 +625,24 @@ def _pipeline(
         **options,
     )
     reporter = make_reporter()
+    production, image = None, None
+    if config.backend == "aws":
+        from sentiment.production import open_production  # noqa: PLC0415
+
+        production = open_production(config, settings, reporter, asks=asks)
+        config, settings = production.config, production.settings
+        if names_image and production.bills and not context.obj.image:
+            from sentiment.image import published_image  # noqa: PLC0415
+
+            image = published_image(production.account, production.account_id)
+            settings = replace(settings, image=image.uri)
+            production = replace(production, settings=settings)
     if config.runner == "docker" and config.docker.debug != "off":
         port = config.docker.debug_port or "the port that the log names"
         reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
-        yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter, image)
-
-
-def _published_image(config: "BackendConfig") -> "PublishedImage | None":
-    """The image in ECR, on AWS itself; another server there takes the image's local name."""
-    if config.backend != "aws" or config.endpoint_url:
-        return None
-    from sentiment.image import published_image  # noqa: PLC0415
-
-    return published_image(config)
+        pipeline = Pipeline(backend, settings, reporter, fresh=fresh)
+        yield _Opened(backend, pipeline, config, settings, reporter, production, image)
 
 
 def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:
@@ -594,13 +682,6 @@ def _print(result: Any, *, as_json: bool) -> None:
         shown = ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, dict) else value
         for line in shown if isinstance(shown, list) else [shown]:
             print(f"{key:>12}  {line}")  # noqa: T201
-
-
-def _print_plans(plans: list[Any]) -> None:
-    documents = [
-        {"operation": request.operation, "document": request.document} for plan in plans for request in plan.requests
-    ]
-    print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
 
 
 def _sentence(prediction: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ from functools import cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from backends.config import BackendConfig
 from backends.errors import BackendUnavailable
+from backends.specs import Plan
 from sentiment.bundle import DOCKERFILE, build_context
 from sentiment.reporter import Reporter
 from sentiment.settings import APPLICATION_TAG, PROJECT
 
 if TYPE_CHECKING:
+    from backends.aws.account import AwsAccount
     from backends.aws.images import ImageRepository
 
 BASE = "python:3.11-slim-bookworm"
@@ -40,16 +41,12 @@ def build_image(tag: str, base: str, reporter: Reporter, *, platform: str = "") 
     return build
 
 
-def published_image(config: BackendConfig, base: str = BASE) -> "PublishedImage":
-    """The image as it is, or is to be, in the ECR of the account that *config* leads to.
-
-    Raises:
-        BackendUnavailable: boto3 is not installed.
-    """
-    from backends.aws.account import AwsAccount  # noqa: PLC0415  an extra
+def published_image(account: "AwsAccount", account_id: str, base: str = BASE) -> "PublishedImage":
+    """The image as it is, or is to be, in the ECR of *account*, whose number is *account_id*."""
     from backends.aws.images import ImageRepository  # noqa: PLC0415
 
-    return PublishedImage(ImageRepository(AwsAccount(config), REPOSITORY, {APPLICATION_TAG: PROJECT}), base)
+    tags = {APPLICATION_TAG: PROJECT}
+    return PublishedImage(ImageRepository(account, REPOSITORY, tags, account_id=account_id), base)
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,11 @@ class PublishedImage:
     def uri(self) -> str:
         """Its URI, of this content, whether it has been pushed or not. Asks AWS whose account it is."""
         return self.repository.uri(self._tag)
+
+    @property
+    def plan(self) -> Plan:
+        """The native request that makes its repository; the image itself goes there by the Docker engine."""
+        return Plan("image repository", REPOSITORY, (self.repository.request,))
 
     def push(self, reporter: Reporter) -> str:
         """Build and push it unless it is there already; returns its URI.
@@ -82,10 +84,6 @@ class PublishedImage:
             _images().push(local, uri, username=login.username, password=login.password, advance=advance)
         reporter.say(f"image → {uri}")
         return uri
-
-    def remove(self) -> bool:
-        """Delete the repository with all its images; False if there was none."""
-        return self.repository.delete()
 
     @cached_property
     def _tag(self) -> str:

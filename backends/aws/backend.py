@@ -1,15 +1,18 @@
 """The AWS backend: the same rooms and documents as the local one, sent by boto3."""
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from backends.aws.account import AwsAccount, is_passing
 from backends.aws.logs import CloudWatchLogs
+from backends.aws.roles import is_made_here
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, InvalidSpec
 from backends.sagemaker.readings import ServiceError
-from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, SageMakerTransform
+from backends.sagemaker.rooms import Call, SageMakerEndpoints, SageMakerTraining, SageMakerTransform
+from backends.waiting import SYSTEM_CLOCK, Clock
 
 _POLL_SECONDS = 10.0
 # Another server than AWS's is near, and asking costs nothing there.
@@ -17,6 +20,12 @@ _NEAR_POLL_SECONDS = 0.25
 # How long a wait for a job or an endpoint bears that its place is not reached.
 _PATIENCE_SECONDS = 600.0
 _NEAR_PATIENCE_SECONDS = 60.0
+# How long a role that was just made may be unknown somewhere, and what SageMaker says meanwhile (contract 0.5).
+_SETTLING_SECONDS, _SETTLING_PAUSE_SECONDS = 90.0, 5.0
+_UNSETTLED = ("Could not assume role", "Could not access model data", "No S3 objects found", "proper pull permissions")
+
+_log = logging.getLogger("greenroom.aws")
+
 RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoints)
 
 
@@ -36,6 +45,8 @@ def open_aws(config: BackendConfig) -> Backend:
         )
     place = f"AWS {config.region}"
     call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2))
+    if is_made_here(config.role_arn):
+        call = patient(call)
     poll, patience = (
         (_NEAR_POLL_SECONDS, _NEAR_PATIENCE_SECONDS) if account.is_elsewhere else (_POLL_SECONDS, _PATIENCE_SECONDS)
     )
@@ -94,3 +105,22 @@ def caller(control: Any, runtime: Any) -> Callable[[str, dict[str, Any]], dict[s
         return response
 
     return call
+
+
+def patient(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:
+    """*call*, but for 90 s what IAM has not made known everywhere yet is asked for again, which is said in the log."""
+
+    def asked(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        deadline = clock.now() + _SETTLING_SECONDS
+        while True:
+            try:
+                return call(operation, document)
+            except ServiceError as error:
+                if clock.now() >= deadline or not any(text in error.message for text in _UNSETTLED):
+                    raise
+                _log.warning(
+                    "%s: %s. The role may be new; trying again for %.0f s", operation, error, deadline - clock.now()
+                )
+            clock.sleep(_SETTLING_PAUSE_SECONDS)
+
+    return asked

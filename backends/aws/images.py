@@ -3,13 +3,12 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from backends.aws.account import AwsAccount, is_passing
-from backends.errors import BackendError, BackendUnavailable
+from backends.aws.account import AwsAccount, translated
+from backends.specs import Request
 
 _KEPT_IMAGES = 5
 _UNTAGGED_DAYS = 1
@@ -35,29 +34,44 @@ def content_tag(files: Mapping[str, Path], *, base: str, arguments: Mapping[str,
 class ImageRepository:
     """The repository *name* in the account's own registry; it and nothing else bears *tags*.
 
+    Without *account_id* the account is asked for its number.
+
     All methods raise BackendUnavailable when ECR is not reached, BackendError when it refuses.
     """
 
-    def __init__(self, account: AwsAccount, name: str, tags: Mapping[str, str]) -> None:
+    def __init__(self, account: AwsAccount, name: str, tags: Mapping[str, str], *, account_id: str = "") -> None:
         self._account = account
+        self._account_id = account_id
         self._ecr = account.client("ecr")
         self._name = name
+        self._what = f"image repository {name!r}"
         self._tags = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
 
     def uri(self, tag: str) -> str:
         """What jobs and models name the image *tag* by, whether it is there or not."""
         domain = "amazonaws.com.cn" if self._account.region.startswith("cn-") else "amazonaws.com"
-        return f"{self._account.id}.dkr.ecr.{self._account.region}.{domain}/{self._name}:{tag}"
+        return f"{self._account_id or self._account.id}.dkr.ecr.{self._account.region}.{domain}/{self._name}:{tag}"
 
     def holds(self, tag: str) -> bool:
         """Whether the image *tag* is there, whole."""
         missing = self._ecr.exceptions.RepositoryNotFoundException, self._ecr.exceptions.ImageNotFoundException
-        with self._restated("look for the image"):
+        with translated(self._what):
             try:
                 self._ecr.describe_images(repositoryName=self._name, imageIds=[{"imageTag": tag}])
             except missing:
                 return False
         return True
+
+    @property
+    def request(self) -> Request:
+        """What makes it, natively."""
+        document = {
+            "repositoryName": self._name,
+            "tags": self._tags,
+            "imageTagMutability": "IMMUTABLE",
+            "imageScanningConfiguration": {"scanOnPush": True},
+        }
+        return Request("CreateRepository", document)
 
     def ensure(self) -> str:
         """Make the repository unless it is there; returns its URI, which has no tag.
@@ -65,14 +79,9 @@ class ImageRepository:
         It scans what is pushed, never moves a tag, and keeps the newest five images: an older one stays usable for
         endpoints that run, but not for new instances of theirs.
         """
-        with self._restated("make the repository"):
+        with translated(self._what):
             try:
-                made = self._ecr.create_repository(
-                    repositoryName=self._name,
-                    tags=self._tags,
-                    imageTagMutability="IMMUTABLE",
-                    imageScanningConfiguration={"scanOnPush": True},
-                )["repository"]
+                made = self._ecr.create_repository(**self.request.document)["repository"]
             except self._ecr.exceptions.RepositoryAlreadyExistsException:
                 made = self._ecr.describe_repositories(repositoryNames=[self._name])["repositories"][0]
             # Also for one that was there: whoever made it may have been interrupted at this point.
@@ -81,32 +90,19 @@ class ImageRepository:
 
     def login(self) -> Login:
         """Credentials to push with."""
-        with self._restated("get an authorization token"):
+        with translated(self._what):
             token = self._ecr.get_authorization_token()["authorizationData"][0]["authorizationToken"]
         username, _, password = base64.b64decode(token).decode().partition(":")
         return Login(username, password)
 
     def delete(self) -> bool:
         """Remove the repository and all images in it; False if there was none."""
-        with self._restated("remove the repository"):
+        with translated(self._what):
             try:
                 self._ecr.delete_repository(repositoryName=self._name, force=True)
             except self._ecr.exceptions.RepositoryNotFoundException:
                 return False
         return True
-
-    @contextmanager
-    def _restated(self, tried: str) -> Iterator[None]:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  an extra
-
-        try:
-            yield
-        except ClientError as exc:
-            kind = BackendUnavailable if is_passing(exc) else BackendError
-            text = f"ECR in {self._account.region} does not {tried} {self._name!r}: {exc}"
-            raise kind(text, kind="image repository", name=self._name) from exc
-        except BotoCoreError as exc:
-            raise BackendUnavailable(f"ECR in {self._account.region} is not reached: {exc}") from exc
 
 
 def _expiring(priority: int, description: str, **selection: object) -> dict[str, object]:

@@ -30,7 +30,7 @@ def shell(url: str, tmp_path: Path) -> Shell:
     """A user of AWS whose Docker engine does not run."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GREENROOM_"))}
     environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": url}
-    environment |= {"GREENROOM_ROLE_ARN": "arn:aws:iam::123456789012:role/sentiment"}
+    environment |= {"GREENROOM_EXPECTED_ACCOUNT": ECR.partition(".")[0]}
     environment |= {"SENTIMENT_SOURCE": str(few_reviews(tmp_path / "reviews.tar.gz"))}
     return Shell(tmp_path, environment | {"DOCKER_HOST": "tcp://127.0.0.1:9"})
 
@@ -45,8 +45,9 @@ def images(shell: Shell, *arguments: str) -> set[str]:
 
 
 def test_a_run_names_the_image_of_its_content(shell: Shell) -> None:
-    """In the account's own registry, before it is there; another server than AWS's gets the local name."""
+    """In the account's own registry, which is in the plan; another server than AWS's gets the local name."""
     (named,) = images(shell)
+    assert '"operation": "CreateRepository"' in shell("--backend", "aws", "run", "--dry-run").stdout
     assert named.startswith(ECR)
     assert images(shell, "--image", "mine:1") == {"mine:1"}
     assert images(shell, "--endpoint-url", shell.environment["AWS_ENDPOINT_URL"]) == {"greenroom-sentiment:latest"}
@@ -54,8 +55,9 @@ def test_a_run_names_the_image_of_its_content(shell: Shell) -> None:
 
 def test_what_is_not_there_is_pushed_before_anything_is_started(shell: Shell) -> None:
     """Here that cannot be, so nothing is."""
-    done = shell("--backend", "aws", "run", check=False)
+    done = shell("--backend", "aws", "run", "--yes", check=False)
     assert done.returncode == 4
+    assert "image repository greenroom-sentiment: " in done.stderr
     assert "the Docker engine does not answer" in done.stderr
 
 
@@ -74,7 +76,7 @@ def test_what_is_there_is_taken(shell: Shell, url: str) -> None:
     )
     assert shell.json("--backend", "aws", "image", "push") == {"image": named}
     removed = shell.json("--backend", "aws", "destroy", "--yes")["removed"]
-    assert "the image repository in ECR" in removed
+    assert "image repository greenroom-sentiment" in removed
     assert ecr.describe_repositories()["repositories"] == []
     ecr.close()
 

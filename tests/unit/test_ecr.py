@@ -110,7 +110,7 @@ def test_a_login_hides_its_password(account: AwsAccount, name: str) -> None:
 
 def test_what_ecr_refuses_is_said(account: AwsAccount) -> None:
     """In its own words, with what was tried."""
-    with pytest.raises(BackendError, match="make the repository 'Not A Name'"):
+    with pytest.raises(BackendError, match="image repository 'Not A Name': CreateRepository was refused"):
         ImageRepository(account, "Not A Name", TAGS).ensure()
 
 
@@ -119,7 +119,7 @@ def test_an_ecr_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(variable, "test")
     nowhere = AwsAccount(BackendConfig(backend="aws", endpoint_url="http://127.0.0.1:9"))
-    with pytest.raises(BackendUnavailable, match="ECR in us-east-1 is not reached"):
+    with pytest.raises(BackendUnavailable, match="image repository 'app': AWS is not reached"):
         ImageRepository(nowhere, "app", TAGS).holds("1")
 
 
