@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Generic, Protocol, Self, TypeVar, runtime_checkable
 
-from backends.errors import JobFailed, NotFound
+from backends.errors import JobFailed, NotFound, NotSupported
 from backends.specs import (
     EndpointSpec,
     EndpointState,
@@ -226,16 +226,45 @@ class Endpoints(ABC):
 
     @abstractmethod
     def plan(self, spec: EndpointSpec) -> Plan:
-        """Work out the native requests. Pure. Raises InvalidSpec."""
+        """Work out the native requests that create the endpoint. Pure. Raises InvalidSpec."""
+
+    @abstractmethod
+    def plan_update(self, spec: EndpointSpec) -> Plan:
+        """Work out those that change the endpoint of that name into *spec*. Pure. Raises InvalidSpec."""
+
+    def plan_scaling(self, spec: EndpointSpec) -> Plan:
+        """Work out those that let its instances follow the traffic, once it is in service. Pure.
+
+        Raises:
+            NotSupported: a variant is to scale, and this place has no number of instances.
+        """
+        if any(variant.scaling for variant in spec.variants):
+            raise NotSupported(
+                f"endpoint {spec.name!r} is to scale with its traffic, but here each variant is one container, so "
+                "there is nothing to scale. Leave the scaling out, or use the AWS backend.",
+                kind=self.kind,
+                name=spec.name,
+            )
+        return Plan("scaling", spec.name, ())
 
     @abstractmethod
     def submit(self, plan: Plan) -> None:
-        """Send *plan*; returns as soon as the endpoint is accepted.
+        """Send *plan*; returns as soon as it is accepted. Callers are answered throughout an update.
 
         Raises:
             AlreadyExists: the name is taken.
-            InvalidSpec: an image or a model is not there; nothing was created.
+            NotFound: the endpoint to be changed does not exist.
+            Conflict: it is being created or changed.
+            InvalidSpec: an image or a model is not there, or the endpoint cannot be changed so; nothing was created.
         """
+
+    @abstractmethod
+    def serves(self, spec: EndpointSpec) -> bool:
+        """True if what the endpoint of that name answers with now is *spec*. Raises NotFound."""
+
+    @abstractmethod
+    def tidy(self, name: str) -> None:
+        """Remove configurations and models of the endpoint that it does not use, as changes leave them."""
 
     @abstractmethod
     def status(self, name: str) -> EndpointStatus:
@@ -255,12 +284,13 @@ class Endpoints(ABC):
 
         Raises:
             NotFound: no such endpoint in service.
+            Throttled: a serverless variant is in the middle of as many requests as it takes.
             ModelError: the container answered other than 2xx, too late or not at all.
         """
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Begin to remove the endpoint, its configuration and its models; quiet if gone.
+        """Begin to remove the endpoint, its configurations and its models; quiet if gone.
 
         Raises:
             Conflict: it is being created or changed.
@@ -275,6 +305,36 @@ class Endpoints(ABC):
         """Plan and submit *spec*; return the endpoint's name."""
         self.submit(self.plan(spec))
         return spec.name
+
+    def deploy(self, spec: EndpointSpec, *, timeout_seconds: float | None = None) -> bool:
+        """Have the endpoint of that name serve *spec*: create it, or change it while it goes on answering.
+
+        One that failed is made anew. Returns whether there was anything to do; *timeout_seconds* holds for each wait.
+
+        Raises:
+            JobFailed: it did not come into service, or went back to what it served before; ``reason`` says why.
+            InvalidSpec: as :meth:`submit`; an endpoint on instances cannot become serverless.
+            NotSupported: as :meth:`plan_scaling`; nothing was done.
+            WaitTimeout: it has not settled yet.
+        """
+        scaling, name = self.plan_scaling(spec), spec.name
+        state = self._settled(name, timeout_seconds)
+        if state in {EndpointState.FAILED, EndpointState.OUT_OF_SERVICE}:
+            self.delete(name)
+            self.wait_deleted(name, timeout_seconds=timeout_seconds)
+            state = None
+        differs = state is None or not self.serves(spec)
+        if differs:
+            self.submit(self.plan(spec) if state is None else self.plan_update(spec))
+            status = self.wait_in_service(name, timeout_seconds=timeout_seconds)
+            if not self.serves(spec):
+                self.tidy(name)
+                reason = status.reason or "no reason given"
+                text = f"endpoint {name!r} goes on serving what it served before the change: {reason}"
+                raise JobFailed(text, kind=self.kind, name=name, reason=reason)
+        self.submit(scaling)
+        self.tidy(name)
+        return differs
 
     def wait_in_service(
         self, name: str, *, timeout_seconds: float | None = None, clock: Clock = SYSTEM_CLOCK
@@ -306,15 +366,8 @@ class Endpoints(ABC):
 
     def wait_deleted(self, name: str, *, timeout_seconds: float | None = None, clock: Clock = SYSTEM_CLOCK) -> None:
         """Wait until the endpoint is gone. Raises WaitTimeout."""
-
-        def look() -> EndpointStatus | None:
-            try:
-                return self.status(name)
-            except NotFound:
-                return None
-
         wait_until(
-            look,
+            lambda: self._state(name),
             lambda seen: seen is None,
             what=f"endpoint {name!r} to be deleted",
             timeout_seconds=timeout_seconds,
@@ -322,6 +375,22 @@ class Endpoints(ABC):
             patience_seconds=self.patience_seconds,
             clock=clock,
         )
+
+    def _settled(self, name: str, timeout_seconds: float | None) -> EndpointState | None:
+        """The state in which the endpoint stays; None if there is none."""
+        return wait_until(
+            lambda: self._state(name),
+            lambda seen: seen is None or seen.is_settled,
+            what=f"endpoint {name!r} to settle",
+            timeout_seconds=timeout_seconds,
+            longest_pause_seconds=self.poll_seconds,
+        )
+
+    def _state(self, name: str) -> EndpointState | None:
+        try:
+            return self.status(name).state
+        except NotFound:
+            return None
 
 
 @runtime_checkable

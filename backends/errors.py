@@ -46,6 +46,10 @@ class ModelError(BackendError):
         self.status = status
 
 
+class Throttled(BackendError):
+    """More at once than the thing takes; the same request may succeed a little later."""
+
+
 class WaitTimeout(BackendError, TimeoutError):
     """The wait ended before the thing did; it is still running."""
 

@@ -7,16 +7,18 @@ import hashlib
 import io
 import random
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import BinaryIO
 
 from backends.base import Backend, Endpoints, ObjectStore, TrainingJobs, TransformJobs
 from backends.engine import filters, records
-from backends.errors import AlreadyExists, BackendError, InvalidSpec, ModelError, NotFound
+from backends.errors import AlreadyExists, BackendError, InvalidSpec, ModelError, NotFound, Throttled
 from backends.naming import check_name, join_uri, split_uri, training_output_uri
-from backends.sagemaker.plans import check_spot
+from backends.sagemaker.plans import check_endpoint, check_spot
 from backends.specs import (
     EndpointSpec,
     EndpointState,
@@ -370,26 +372,47 @@ class _Transform(TransformJobs):
         return self._shelf.log_lines(name, follow=follow)
 
 
+@dataclass
+class _Endpoint:
+    """An endpoint as it is now; *asked* counts the requests that each variant is in the middle of."""
+
+    spec: EndpointSpec
+    status: EndpointStatus
+    models: Mapping[str, Model]
+    asked: Counter[str] = field(default_factory=Counter)
+
+
 class _Endpoints(Endpoints):
     poll_seconds = 0.01
 
     def __init__(self, world: _World) -> None:
         self._world = world
-        self._known: dict[str, tuple[EndpointSpec, EndpointStatus, dict[str, Model]]] = {}
+        self._known: dict[str, _Endpoint] = {}
+        self._lock = threading.Lock()
 
     def plan(self, spec: EndpointSpec) -> Plan:
-        check_name(self.kind, spec.name)
-        if not spec.variants:
-            raise InvalidSpec(f"endpoint {spec.name!r} has no variant; give it one.", kind=self.kind, name=spec.name)
+        check_endpoint(spec)
         return Plan(self.kind, spec.name, (Request("deploy", {"spec": spec}),))
 
+    def plan_update(self, spec: EndpointSpec) -> Plan:
+        """A canary has nothing to try here: the change is there at once."""
+        check_endpoint(spec)
+        return Plan(self.kind, spec.name, (Request("change", {"spec": spec}),))
+
     def submit(self, plan: Plan) -> None:
-        spec = plan.requests[0].document["spec"]
-        assert isinstance(spec, EndpointSpec)
-        if spec.name in self._known:
-            raise AlreadyExists(f"endpoint {spec.name!r} exists in memory.", kind=self.kind, name=spec.name)
-        for variant in spec.variants:
-            self._world.check_model(variant.model)
+        for request in plan.requests:
+            spec = request.document["spec"]
+            assert isinstance(spec, EndpointSpec)
+            for variant in spec.variants:
+                self._world.check_model(variant.model)
+            if request.operation == "change":
+                self._change(spec)
+            elif spec.name in self._known:
+                raise AlreadyExists(f"endpoint {spec.name!r} exists in memory.", kind=self.kind, name=spec.name)
+            else:
+                self._known[spec.name] = self._started(spec)
+
+    def _started(self, spec: EndpointSpec) -> _Endpoint:
         models, state, reason = {}, EndpointState.IN_SERVICE, ""
         try:
             models = {variant.name: self._world.model(variant.model) for variant in spec.variants}
@@ -401,11 +424,32 @@ class _Endpoints(Endpoints):
             reason=reason,
             created=datetime.now(UTC),
             weights={variant.name: variant.weight for variant in spec.variants},
+            serverless={variant.name: variant.serverless for variant in spec.variants if variant.serverless},
         )
-        self._known[spec.name] = (spec, status, models)
+        return _Endpoint(spec, status, models)
+
+    def _change(self, spec: EndpointSpec) -> None:
+        before, after = self._find(spec.name), self._started(spec)
+        if after.status.serverless and not before.status.serverless:
+            raise InvalidSpec(
+                f"endpoint {spec.name!r} is on instances; it cannot be updated to serverless.",
+                kind=self.kind,
+                name=spec.name,
+            )
+        if after.status.state is EndpointState.FAILED:
+            before.status = replace(before.status, reason=after.status.reason)
+            return
+        after.status = replace(after.status, created=before.status.created)
+        self._known[spec.name] = after
+
+    def serves(self, spec: EndpointSpec) -> bool:
+        return self._find(spec.name).spec.variants == spec.variants
+
+    def tidy(self, name: str) -> None:
+        """Nothing is left of what was served before."""
 
     def status(self, name: str) -> EndpointStatus:
-        return self._find(name)[1]
+        return self._find(name).status
 
     def invoke(
         self,
@@ -416,15 +460,32 @@ class _Endpoints(Endpoints):
         accept: str | None = None,
         variant: str | None = None,
     ) -> Reply:
-        _, status, models = self._find(name)
+        endpoint = self._find(name)
+        status, models = endpoint.status, endpoint.models
         if status.state is not EndpointState.IN_SERVICE:
             raise NotFound(f"endpoint {name!r} is {status.state}.", kind=self.kind, name=name)
         if variant is not None and variant not in models:
             raise InvalidSpec(f"endpoint {name!r} has no variant {variant!r}.", kind=self.kind, name=name)
         weights = status.weights
         chosen = variant or random.choices(list(weights), list(weights.values()))[0]  # noqa: S311
-        answer, answer_type = _ask(models[chosen], name, body, content_type, accept)
+        with self._counted(endpoint, chosen):
+            answer, answer_type = _ask(models[chosen], name, body, content_type, accept)
         return Reply(body=answer, content_type=answer_type, variant=chosen)
+
+    @contextmanager
+    def _counted(self, endpoint: _Endpoint, variant: str) -> Iterator[None]:
+        serverless = endpoint.status.serverless.get(variant)
+        with self._lock:
+            if serverless and endpoint.asked[variant] >= serverless.max_concurrency:
+                name = endpoint.spec.name
+                text = f"endpoint {name!r} answers {serverless.max_concurrency} requests at once; try again."
+                raise Throttled(text, kind=self.kind, name=name)
+            endpoint.asked[variant] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                endpoint.asked[variant] -= 1
 
     def delete(self, name: str) -> None:
         self._known.pop(name, None)
@@ -436,7 +497,7 @@ class _Endpoints(Endpoints):
         self._find(name)
         return iter(())
 
-    def _find(self, name: str) -> tuple[EndpointSpec, EndpointStatus, dict[str, Model]]:
+    def _find(self, name: str) -> _Endpoint:
         try:
             return self._known[name]
         except KeyError:

@@ -164,23 +164,65 @@ class TransformSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serverless:
+    """Capacity that is there, and is paid for, while requests are answered.
+
+    *memory_mb* is 1024, 2048 … 6144; at most *max_concurrency* requests (1 to 200) are answered at once, the next
+    one is throttled; *provisioned_concurrency* of them find a container that is up.
+    """
+
+    memory_mb: int = 2048
+    max_concurrency: int = 10
+    provisioned_concurrency: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """How many instances follow the traffic: as many as keep each near *invocations_per_minute*."""
+
+    min_instances: int
+    max_instances: int
+    invocations_per_minute: float = 1200.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One model behind an endpoint; its share of the traffic is weight / sum of weights."""
+    """One model behind an endpoint; its share of the traffic is weight / sum of weights.
+
+    It runs on instances that stay up, or *serverless*, which takes their place.
+    """
 
     model: ModelSpec
     name: str = "AllTraffic"
     weight: float = 1.0
     instance_type: str = "ml.m5.large"
     instance_count: int = 1
+    scaling: Scaling | None = None
+    serverless: Serverless | None = None
     startup_timeout_seconds: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
+class Canary:
+    """How a change of an endpoint is tried: *percent* (1 to 50) of the traffic for *wait_seconds* (0 to 3600).
+
+    On AWS it is taken back if in a minute more than *error_share* of the answers are 5xx, or one in ten takes longer
+    than *latency_ms*; everywhere if a container is lost.
+    """
+
+    percent: int = 10
+    wait_seconds: int = 300
+    error_share: float = 0.01
+    latency_ms: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
 class EndpointSpec:
-    """An endpoint: a name in front of one or more variants."""
+    """An endpoint: a name in front of one or more variants. A *canary* goes before each change of it."""
 
     name: str
     variants: tuple[Variant, ...]
+    canary: Canary | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -213,13 +255,14 @@ class JobStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointStatus:
-    """What is known of an endpoint; *weights* maps each variant to its present weight."""
+    """What is known of an endpoint: the present weight of each variant, the capacity of those that are serverless."""
 
     name: str
     state: EndpointState
     created: datetime
     reason: str = ""
     weights: Mapping[str, float] = field(default_factory=dict)
+    serverless: Mapping[str, Serverless] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

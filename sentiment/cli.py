@@ -93,6 +93,38 @@ DebugOption = Annotated[
     DebugName | None,
     typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
 ]
+# How the model is served; see sentiment.hosting.
+RealTimeOption = Annotated[
+    bool,
+    typer.Option("--real-time/--serverless", help="On instances that stay up, or paid for while it answers."),
+]
+InstanceTypeOption = Annotated[
+    str | None, typer.Option("--instance-type", help="Real-time: which instances (default: ml.m5.large).")
+]
+InstancesOption = Annotated[
+    int | None, typer.Option("--instances", min=1, help="Real-time: how many instances (default: 1).")
+]
+AutoscaleOption = Annotated[
+    str | None, typer.Option("--autoscale", metavar="1:4", help="Real-time: as many instances as the traffic needs.")
+]
+CanaryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--canary",
+        metavar="10:300",
+        help="Real-time: percent of the traffic that try a new model, for how many seconds.",
+    ),
+]
+MemoryOption = Annotated[
+    int | None, typer.Option("--memory", help="Serverless: MB, 1024 to 6144 in steps of 1024 (default: 2048).")
+]
+ConcurrencyOption = Annotated[
+    int | None, typer.Option("--concurrency", min=1, max=200, help="Serverless: requests at once (default: 10).")
+]
+ReplaceOption = Annotated[
+    bool,
+    typer.Option("--replace", help="Delete the endpoint first: from real-time to serverless there is no other way."),
+]
 
 SpotOption = Annotated[
     bool, typer.Option("--spot", help="Train on spare capacity, which is cheaper on AWS, and keep checkpoints.")
@@ -238,6 +270,14 @@ def evaluate(
 def deploy(
     context: typer.Context,
     *,
+    real_time: RealTimeOption = False,
+    instance_type: InstanceTypeOption = None,
+    instances: InstancesOption = None,
+    autoscale: AutoscaleOption = None,
+    canary: CanaryOption = None,
+    memory: MemoryOption = None,
+    concurrency: ConcurrencyOption = None,
+    replace: ReplaceOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     print_command: PrintCommandOption = False,
@@ -245,14 +285,24 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Put the newest model into service (step 6)."""
+    hosting = {
+        "real_time": real_time,
+        "instance_type": instance_type,
+        "instances": instances,
+        "autoscale": autoscale,
+        "canary": canary,
+        "memory_mb": memory,
+        "concurrency": concurrency,
+        "replaces": replace,
+    }
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, docker=docker, names_image=True) as opened:
+    with _pipeline(context, docker=docker, hosting=hosting, names_image=True) as opened:
         trained = opened.pipeline.newest_model()
-        plan = opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))
+        plans = opened.pipeline.deployment_plans(trained)
         if dry_run:
-            opened.print_plans([plan])
+            opened.print_plans(plans)
             return
-        opened.agree(lambda: [plan], yes=yes)
+        opened.agree(lambda: plans, yes=yes)
         endpoint = opened.pipeline.deploy(trained)
         opened.show_command(endpoint)
         _print({"endpoint": endpoint}, as_json=as_json)
@@ -322,6 +372,14 @@ def run(
     transform_instances: TransformInstancesOption = 1,
     transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
+    real_time: RealTimeOption = False,
+    instance_type: InstanceTypeOption = None,
+    instances: InstancesOption = None,
+    autoscale: AutoscaleOption = None,
+    canary: CanaryOption = None,
+    memory: MemoryOption = None,
+    concurrency: ConcurrencyOption = None,
+    replace: ReplaceOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     print_command: PrintCommandOption = False,
@@ -329,14 +387,26 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
+    hosting = {
+        "real_time": real_time,
+        "instance_type": instance_type,
+        "instances": instances,
+        "autoscale": autoscale,
+        "canary": canary,
+        "memory_mb": memory,
+        "concurrency": concurrency,
+        "replaces": replace,
+    }
     docker = _docker(print_command=print_command, debug=debug)
+    asks = not dry_run
     with _pipeline(
         context,
         source=source,
         parameters=parameter,
         fresh=fresh,
         docker=docker,
-        asks=not dry_run,
+        hosting=hosting,
+        asks=asks,
         names_image=True,
         spot=spot,
         transform_instances=transform_instances,
@@ -596,6 +666,7 @@ def _pipeline(
     parameters: list[str] | None = None,
     fresh: bool = False,
     docker: dict[str, Any] | None = None,
+    hosting: dict[str, Any] | None = None,
     asks: bool = True,
     names_image: bool = False,
     **options: Any,
@@ -605,6 +676,7 @@ def _pipeline(
     *options* are members of the application's settings. Only what starts jobs *names_image*: on AWS the one in ECR.
     """
     from backends import open_backend  # noqa: PLC0415
+    from sentiment.hosting import Hosting  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
     from sentiment.settings import IMAGE, PREBUILT, SentimentSettings  # noqa: PLC0415
@@ -622,6 +694,7 @@ def _pipeline(
         source=source,
         image=named,
         hyperparameters=_pairs(parameters or []),
+        hosting=Hosting(**(hosting or {})),
         **options,
     )
     reporter = make_reporter()

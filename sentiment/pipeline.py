@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.base import Backend, Jobs, SupportsLogs
-from backends.errors import BackendError, NotFound
+from backends.errors import BackendError, InvalidSpec, NotFound
 from backends.naming import join_uri
 from backends.specs import (
     Channel,
@@ -31,7 +31,6 @@ from backends.specs import (
     Split,
     TrainingSpec,
     TransformSpec,
-    Variant,
 )
 from sentiment import prebuilt
 from sentiment.bundle import CONTAINER
@@ -122,11 +121,11 @@ class Pipeline:
         stem = self._training_stem(prepared)
         trained = Trained(stem, join_uri(f"{self._settings.prefix}/models", stem, "output", "model.tar.gz"), {})
         uri = self._test_uri(self._uri(prepared, prepared.test_csv))
-        backend = self._backend
+        backend, spec = self._backend, self.endpoint_spec(trained)
         return [
             backend.training.plan(self._training_spec(prepared, stem)),
             backend.transform.plan(self.transform_spec(trained, uri, self._test_stem(trained, uri))),
-            backend.endpoints.plan(self.endpoint_spec(trained)),
+            *self._with_scaling(backend.endpoints.plan(spec), spec),
         ]
 
     # --- steps
@@ -248,27 +247,31 @@ class Pipeline:
         return self.evaluate(trained, self._test_uri(uri), size)
 
     def endpoint_spec(self, trained: Trained) -> EndpointSpec:
-        """What deployment asks for."""
+        """What deployment asks for: one endpoint, of the same name whatever model it serves."""
         model = self._model_spec(trained)
-        variant = Variant(model=model, instance_type=self._settings.instance_type)
-        return EndpointSpec(name=f"{PROJECT}-{trained.digest}", variants=(variant,), tags=self._settings.tags)
+        return self._settings.hosting.spec(PROJECT, model, tags=self._settings.tags)
+
+    def deployment_plans(self, trained: Trained) -> list[Plan]:
+        """The native requests that deploying *trained* sends now, in order; nothing is sent."""
+        endpoints, spec = self._backend.endpoints, self.endpoint_spec(trained)
+        is_changed = self._endpoint_state(spec.name) is not None and not self._settings.hosting.replaces
+        return self._with_scaling(endpoints.plan_update(spec) if is_changed else endpoints.plan(spec), spec)
 
     def deploy(self, trained: Trained) -> str:
-        """Put the model into service, then retire the endpoints of earlier models; returns the endpoint's name."""
+        """Put the model into service; returns the endpoint's name.
+
+        An endpoint that is up is changed while it answers. Those that earlier versions made of each model go.
+        """
         endpoints = self._backend.endpoints
         spec = self.endpoint_spec(trained)
-        state = self._endpoint_state(spec.name)
-        if state in {EndpointState.FAILED, EndpointState.DELETING, EndpointState.OUT_OF_SERVICE}:
-            endpoints.delete(spec.name)
-            endpoints.wait_deleted(spec.name)
-            state = None
-        if state is None:
-            endpoints.start(spec)
-        else:
-            self._reporter.say(f"endpoint {spec.name} is up already")
-        endpoints.wait_in_service(spec.name)
+        if self._settings.hosting.replaces and self._endpoint_state(spec.name) is not None:
+            self._reporter.say(f"replacing endpoint {spec.name}: there is no answer until it is up again")
+            self._remove_endpoint(spec.name)
+        self._check_change(spec)
+        with self._reporter.progress(f"endpoint {spec.name}"):
+            differs = endpoints.deploy(spec)
         self._retire(keep=spec.name)
-        self._reporter.say(f"endpoint {spec.name} is in service")
+        self._reporter.say(f"endpoint {spec.name} {'is in service' if differs else 'serves this model already'}")
         return spec.name
 
     # --- what is there
@@ -295,8 +298,8 @@ class Pipeline:
         Raises:
             NotFound: nothing is deployed.
         """
-        for name in self._backend.endpoints.names():
-            if name.startswith(f"{PROJECT}-") and self._endpoint_state(name) in {
+        for name in self._endpoints():
+            if self._endpoint_state(name) in {
                 EndpointState.IN_SERVICE,
                 EndpointState.UPDATING,
                 EndpointState.SYSTEM_UPDATING,
@@ -321,11 +324,8 @@ class Pipeline:
     def destroy(self) -> list[str]:
         """Stop and remove everything of the application: jobs, endpoints, models, objects. Returns what it was."""
         gone: list[str] = []
-        for name in [name for name in self._backend.endpoints.names() if name.startswith(f"{PROJECT}-")]:
-            if not self._state_is_settled(name):
-                self._settle(name)
-            self._backend.endpoints.delete(name)
-            self._backend.endpoints.wait_deleted(name)
+        for name in self._endpoints():
+            self._remove_endpoint(name)
             gone.append(f"endpoint {name}")
         for jobs in (self._backend.training, self._backend.transform):
             gone += self._destroy_jobs(jobs)
@@ -455,6 +455,36 @@ class Pipeline:
         except NotFound:
             return None
 
+    def _with_scaling(self, plan: Plan, spec: EndpointSpec) -> list[Plan]:
+        scaling = self._backend.endpoints.plan_scaling(spec)
+        return [plan, scaling] if scaling.requests else [plan]
+
+    def _endpoints(self) -> list[str]:
+        """The application's endpoints: the one, and what earlier versions made of each model."""
+        names = self._backend.endpoints.names()
+        return [name for name in names if name == PROJECT or name.startswith(f"{PROJECT}-")]
+
+    def _check_change(self, spec: EndpointSpec) -> None:
+        """Refuse the one change that SageMaker does not make. Raises InvalidSpec."""
+        try:
+            status = self._backend.endpoints.status(spec.name)
+        except NotFound:
+            return
+        if self._settings.hosting.real_time or status.serverless or status.state is not EndpointState.IN_SERVICE:
+            return
+        raise InvalidSpec(
+            f"endpoint {spec.name!r} is on instances, which SageMaker cannot change to serverless: deploy with "
+            "--real-time as before, or with --replace, which deletes it first.",
+            kind="endpoint",
+            name=spec.name,
+        )
+
+    def _remove_endpoint(self, name: str) -> None:
+        if not self._state_is_settled(name):
+            self._settle(name)
+        self._backend.endpoints.delete(name)
+        self._backend.endpoints.wait_deleted(name)
+
     def _state_is_settled(self, name: str) -> bool:
         state = self._endpoint_state(name)
         return state is None or state.is_settled or state is EndpointState.DELETING
@@ -466,7 +496,7 @@ class Pipeline:
             self._reporter.say(str(exc))
 
     def _retire(self, *, keep: str) -> None:
-        for name in [name for name in self._backend.endpoints.names() if name.startswith(f"{PROJECT}-")]:
+        for name in self._endpoints():
             if name != keep and self._state_is_settled(name):
                 self._reporter.say(f"retiring endpoint {name}")
                 self._backend.endpoints.delete(name)

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sentiment.hosting import Hosting
+
 IMAGE = "greenroom-sentiment:latest"
 # Stands for AWS's own image for scikit-learn, whose URI depends on the region.
 PREBUILT = "prebuilt"
@@ -34,6 +36,7 @@ class SentimentSettings:
     transform_instance_type: str = ""
     transform_instances: int = 1
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    hosting: Hosting = field(default_factory=Hosting)
 
     @property
     def tags(self) -> Mapping[str, str]:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from backends.aws.account import AwsAccount, is_passing
+from backends.aws.endpoints import SERVICES, AwsEndpoints
 from backends.aws.logs import CloudWatchLogs
 from backends.aws.roles import is_made_here
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, InvalidSpec
 from backends.sagemaker.readings import ServiceError
-from backends.sagemaker.rooms import Call, SageMakerEndpoints, SageMakerTraining, SageMakerTransform
+from backends.sagemaker.rooms import Call, SageMakerTraining, SageMakerTransform
 from backends.waiting import SYSTEM_CLOCK, Clock
 
 _POLL_SECONDS = 10.0
@@ -26,7 +27,7 @@ _UNSETTLED = ("Could not assume role", "Could not access model data", "No S3 obj
 
 _log = logging.getLogger("greenroom.aws")
 
-RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoints)
+RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, AwsEndpoints)
 
 
 def open_aws(config: BackendConfig) -> Backend:
@@ -44,7 +45,7 @@ def open_aws(config: BackendConfig) -> Backend:
             "the AWS backend needs the ARN of an execution role: set role_arn in greenroom.toml or GREENROOM_ROLE_ARN."
         )
     place = f"AWS {config.region}"
-    call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2))
+    call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2), account.client)
     if is_made_here(config.role_arn):
         call = patient(call)
     poll, patience = (
@@ -68,28 +69,42 @@ def open_aws(config: BackendConfig) -> Backend:
         store=S3Store(account.client("s3")),
         training=room(SageMakerTraining),
         transform=room(SageMakerTransform),
-        endpoints=room(SageMakerEndpoints),
+        endpoints=room(AwsEndpoints),
     )
 
 
-def caller(control: Any, runtime: Any) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
+def caller(
+    control: Any, runtime: Any, make_client: Callable[[str], Any] | None = None
+) -> Callable[[str, dict[str, Any]], dict[str, Any]]:
     """A ``call(operation, document)`` over boto3 clients for the two SageMaker services.
 
-    It raises :class:`ServiceError` for what the service refuses, and BackendUnavailable when SageMaker is not reached
-    or, after boto3's own retries, still asks for patience.
+    *make_client* makes those of the services beside them (:data:`backends.aws.endpoints.SERVICES`) when they are asked.
+
+    It raises :class:`ServiceError` for what the service refuses, and BackendUnavailable when it is not reached or,
+    after boto3's own retries, still asks for patience.
     """
     from botocore import xform_name  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError  # noqa: PLC0415
 
+    others: dict[str, Any] = {}
+
+    def client_for(operation: str) -> Any:
+        service = SERVICES.get(operation)
+        if service is None or make_client is None:
+            return runtime if operation == "InvokeEndpoint" else control
+        if service not in others:
+            others[service] = make_client(service)
+        return others[service]
+
     def call(operation: str, document: dict[str, Any]) -> dict[str, Any]:
-        client = runtime if operation == "InvokeEndpoint" else control
+        client = client_for(operation)
         try:
             response: dict[str, Any] = getattr(client, xform_name(operation))(**document)
             if operation == "InvokeEndpoint":
                 response["Body"] = response["Body"].read()
         except ClientError as exc:
-            if client is control and is_passing(exc):
-                raise BackendUnavailable(f"SageMaker does not carry out {operation} for now: {exc}") from exc
+            if client is not runtime and is_passing(exc):
+                raise BackendUnavailable(f"{operation} is not carried out for now: {exc}") from exc
             error = exc.response["Error"]
             members = {key: value for key, value in exc.response.items() if key.startswith(("Original", "LogStream"))}
             raise ServiceError(

@@ -17,6 +17,7 @@ from backends.engine.supervision import Supervisor, is_alive
 SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
 IN_PROGRESS = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack"})
 PAYLOAD_LIMIT_BYTES = 25 * 1024 * 1024
+SERVERLESS_PAYLOAD_LIMIT_BYTES = 4 * 1024 * 1024
 
 
 def create_endpoint(site: Site, request: Document) -> Document:
@@ -54,7 +55,7 @@ def describe_endpoint(site: Site, request: Document) -> Document:
     if pending := endpoint.facts.get("pending"):
         document["PendingDeploymentSummary"] = {
             "EndpointConfigName": pending["config"],
-            "ProductionVariants": [_pending_summary(variant, pending["started"]) for variant in pending["variants"]],
+            "ProductionVariants": [_pending_summary(variant, pending) for variant in pending["variants"]],
             "StartTime": pending["started"],
         }
     return document
@@ -108,14 +109,16 @@ def config_name(endpoint: Resource) -> str:
 def variant_facts(site: Site, variant: Document) -> Document:
     """What the supervisor needs of a variant; the model's document is kept, for the record may be deleted."""
     model = find(site, MODEL, variant["ModelName"])
-    return {
+    facts = {
         "name": variant["VariantName"],
         "weight": variant.get("InitialVariantWeight", 1.0),
-        "count": variant.get("InitialInstanceCount", 1),
         "startup_timeout_seconds": variant.get("ContainerStartupHealthCheckTimeoutInSeconds"),
         "instance_type": variant.get("InstanceType", ""),
         "model": model.request,
     }
+    if "ServerlessConfig" in variant:
+        return facts | {"serverless": variant["ServerlessConfig"]}
+    return facts | {"count": variant.get("InitialInstanceCount", 1)}
 
 
 def _variant_summary(variant: Document) -> Document:
@@ -125,19 +128,25 @@ def _variant_summary(variant: Document) -> Document:
         "DeployedImages": _images(variant),
         "CurrentWeight": variant["weight"],
         "DesiredWeight": desired["weight"],
-        "CurrentInstanceCount": variant["count"],
-        "DesiredInstanceCount": desired["count"],
+        **_capacity("Current", variant),
+        **_capacity("Desired", desired),
     }
 
 
-def _pending_summary(variant: Document, started: float) -> Document:
+def _pending_summary(variant: Document, pending: Document) -> Document:
     return {
         "VariantName": variant["name"],
         "DeployedImages": _images(variant),
         "DesiredWeight": variant["weight"],
-        "DesiredInstanceCount": variant["count"],
-        "VariantStatus": [{"Status": "Creating", "StartTime": started}],
+        **_capacity("Desired", variant),
+        "VariantStatus": [{"Status": pending["stage"], "StartTime": pending["started"]}],
     }
+
+
+def _capacity(when: str, variant: Document) -> Document:
+    if "serverless" in variant:
+        return {f"{when}ServerlessConfig": variant["serverless"]}
+    return {f"{when}InstanceCount": variant["count"]}
 
 
 def _images(variant: Document) -> list[Document]:

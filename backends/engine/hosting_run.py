@@ -4,9 +4,10 @@ The containers of one configuration are a fleet, one for each variant. A variant
 its container, pings it and brings it back when it is lost; the endpoint stays InService meanwhile, as on SageMaker.
 
     fleet ─ start ─ serves ──────────────────────── drained ─ ended
-                      UpdateEndpoint: fleet ─ start ─ serves ─ …      (did it not start: ended, the first serves on)
+                      UpdateEndpoint: fleet ─ start ─ shares ─ serves ─ …      (is it lost before: the first serves on)
 """
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -83,6 +84,7 @@ class _EndpointRun:
             label=self._endpoint.facts["seat"],
             name=self._endpoint.name,
             instance_type=variant["instance_type"],
+            memory_mib=variant.get("serverless", {}).get("MemorySizeInMB", 0),
             folder=folder,
             log_path=folder.with_name(f"{folder.name}.log"),
             model=variant["model"],
@@ -90,7 +92,11 @@ class _EndpointRun:
 
     def startup_timeout_seconds(self, variant: Document) -> float:
         """How long the variant's container may take to become healthy."""
-        return float(variant["startup_timeout_seconds"] or self._site.settings.startup_timeout_seconds)
+        settings = self._site.settings
+        usual = (
+            settings.serverless_startup_timeout_seconds if "serverless" in variant else settings.startup_timeout_seconds
+        )
+        return float(variant["startup_timeout_seconds"] or usual)
 
     def publish(self, folder_name: str, address: Address | None) -> None:
         """Tell callers where a variant in service listens; None while it does not."""
@@ -114,17 +120,41 @@ class _EndpointRun:
             fleet.start()
             addresses = fleet.addresses()
             variants = [variant | {"address": addresses[_folder_name(variant)]} for variant in pending["variants"]]
+            self._shift(fleet, variants, pending)
             self._settle({"config": pending["config"], "variants": variants})
         except _UNSTARTABLE as exc:
-            fleet.end()
+            if self._take_back():
+                self._retire(fleet)
+            else:
+                fleet.end()
             self._settle({"FailureReason": self._reason(exc)})
             return
         except BaseException:
             fleet.end()
             raise
         fleet.watch()
-        self._retire(self._fleet)
+        self._retire(self._fleet, pending["termination_seconds"])
         self._fleet = fleet
+
+    def _shift(self, fleet: "_Fleet", variants: list[Document], pending: Document) -> None:
+        """Give *fleet* its shares of the traffic. Raises what :meth:`_Fleet.bake` does."""
+        for share in pending["shares"]:
+            shift = {"share": share, "variants": variants}
+
+            def give(facts: Document, shift: Document = shift) -> None:
+                facts["shift"] = shift
+                facts["pending"]["stage"] = "Baking"
+
+            self._site.state.edit(self._endpoint, give)
+            fleet.bake(pending["pause_seconds"])
+
+    def _take_back(self) -> bool:
+        """Send all traffic to the fleet that serves; whether another one got some."""
+        facts = self._facts()
+        if facts is None or "shift" not in facts:
+            return False
+        self._site.state.edit(self._endpoint, lambda facts: facts.pop("shift", None) is not None)
+        return True
 
     def _share_anew(self) -> None:
         def change(facts: Document) -> None:
@@ -139,15 +169,16 @@ class _EndpointRun:
 
         def change(facts: Document) -> None:
             del facts["pending"]
+            facts.pop("shift", None)
             facts |= {"status": "InService", "modified": time.time(), **outcome}
 
         self._site.state.edit(self._endpoint, change)
 
-    def _retire(self, fleet: "_Fleet") -> None:
-        """End *fleet* once nobody can wait for an answer of it any more."""
+    def _retire(self, fleet: "_Fleet", spare_seconds: float = 0.0) -> None:
+        """End *fleet* once nobody can wait for an answer of it any more, and *spare_seconds* later."""
 
         def drain() -> None:
-            self._over.wait(self._site.settings.invocation_timeout_seconds + _SENDING_SECONDS)
+            self._over.wait(self._site.settings.invocation_timeout_seconds + _SENDING_SECONDS + spare_seconds)
             fleet.end()
 
         fleet.release()
@@ -192,6 +223,15 @@ class _Fleet:
     def addresses(self) -> dict[str, Address]:
         """Where the containers listen, by the names of their folders."""
         return {variant.folder_name: variant.container.address for variant in self._variants}
+
+    def bake(self, seconds: float) -> None:
+        """Let *seconds* pass. Raises NotHealthy as soon as a container is lost, GivenUp if the endpoint is over."""
+        baking = [self._threads.submit(variant.bake, seconds) for variant in self._variants]
+        done, _ = wait(baking, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        if self.is_over():
+            raise GivenUp
 
     def watch(self) -> None:
         """From now on bring containers back that are lost."""
@@ -247,18 +287,29 @@ class _VariantRun:
             raise self._unhealthy(epitaph)
 
     def keep_up(self) -> None:
-        """Ping the container every second until the fleet is over; restart it when it is lost."""
+        """Watch the container until the fleet is over; restart it when it is lost."""
+        while self._is_lost_by(math.inf):
+            self._restart()
+
+    def bake(self, seconds: float) -> None:
+        """Watch the container for *seconds*. Raises NotHealthy when it is lost."""
+        if self._is_lost_by(time.monotonic() + seconds):
+            self.check_alive()
+            raise self._unhealthy("it answered, but then lost its pings")
+
+    def _is_lost_by(self, deadline: float) -> bool:
+        """Ping the container every second until it is lost; False if the fleet is over, or *deadline* is, before."""
         lost_pings, next_ping = 0, 0.0
-        while not self._fleet.is_over():
-            if lost_pings >= self.container.site.settings.pings_to_lose or self.container.has_ended_within(
-                _LOOK_SECONDS
-            ):
-                self._restart()
-                lost_pings = 0
-            elif time.monotonic() >= next_ping:
+        while time.monotonic() < deadline and not self._fleet.is_over():
+            if self.container.has_ended_within(_LOOK_SECONDS):
+                return True
+            if time.monotonic() >= next_ping:
                 next_ping = time.monotonic() + _PING_EVERY_SECONDS
                 healthy, _ = self.container.ping()
                 lost_pings = 0 if healthy else lost_pings + 1
+                if lost_pings >= self.container.site.settings.pings_to_lose:
+                    return True
+        return False
 
     def _restart(self) -> None:
         self._run.publish(self.folder_name, None)

@@ -2,13 +2,16 @@
 
 import re
 import threading
-from contextlib import suppress
+import uuid
+from contextlib import AbstractContextManager, nullcontext
 
 from backends.engine import routing
 from backends.engine.exchange import Exchange, NoAnswer, TimedOut
-from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVING
+from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVERLESS_PAYLOAD_LIMIT_BYTES, SERVING
+from backends.engine.runners import Address
 from backends.engine.settings import ACCOUNT
 from backends.engine.site import ENDPOINT, Site
+from backends.engine.slots import NoSlot, Slots
 from backends.engine.state import Document, Resource
 from backends.sagemaker.readings import ServiceError
 
@@ -35,33 +38,37 @@ class Invoker:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._exchanges: dict[tuple[str, str], Exchange] = {}
+        self._exchanges: dict[str, dict[Address, Exchange]] = {}
+        self._slots: dict[str, tuple[float, Slots]] = {}
         self._lock = threading.Lock()
 
     def invoke(self, request: Document) -> Document:
         """Send ``Body`` to the variant that traffic or TargetVariant chooses.
 
         Raises:
-            ServiceError: ValidationError for an unknown endpoint or variant or too large a body; ModelError (424)
-                when the container answered other than 2xx, too late or not at all.
+            ServiceError: ValidationError for an unknown endpoint or variant or too large a body; ThrottlingException
+                (429) when a serverless variant is in the middle of MaxConcurrency requests; ModelError (424) when
+                the container answered other than 2xx, too late or not at all.
         """
         name, body = request["EndpointName"], request.get("Body", b"")
         endpoint = self._serving(name)
-        if len(body) > PAYLOAD_LIMIT_BYTES:
-            raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
         for member in _OTHER_KINDS & request.keys():
             raise ServiceError("ValidationError", f"{member} is not allowed for endpoint {name}.")
-        variant = routing.choose(endpoint.facts["variants"], request.get("TargetVariant"), endpoint=name)
+        variant = routing.choose(routing.fleet(endpoint.facts), request.get("TargetVariant"), endpoint=name)
+        limit_bytes = _checked_limit(variant, body)
         headers = _container_headers(request)
         try:
-            answer = self._exchange(name, variant).send(
-                "POST",
-                "/invocations",
-                body=body,
-                headers=headers,
-                timeout_seconds=self._site.settings.invocation_timeout_seconds,
-                answer_limit_bytes=PAYLOAD_LIMIT_BYTES,
-            )
+            with self._slot(endpoint, variant):
+                answer = self._exchange(endpoint, variant).send(
+                    "POST",
+                    "/invocations",
+                    body=body,
+                    headers=headers,
+                    timeout_seconds=self._site.settings.invocation_timeout_seconds,
+                    answer_limit_bytes=limit_bytes,
+                )
+        except NoSlot:
+            raise ServiceError("ThrottlingException", "Rate exceeded", status=429) from None
         except TimedOut as exc:
             raise self._model_error(name, 0, _TIMED_OUT) from exc
         except NoAnswer as exc:
@@ -77,32 +84,49 @@ class Invoker:
 
     def close(self) -> None:
         """Close the idle connections."""
-        for exchange in self._exchanges.values():
-            exchange.close()
+        for name in {*self._exchanges, *self._slots}:
+            self._forget(name)
 
     def _serving(self, name: str) -> Resource:
         endpoint = self._site.state.find(ENDPOINT, name)
         if endpoint is None or endpoint.facts["status"] not in SERVING:
-            for key in [key for key in list(self._exchanges) if key[0] == name]:
-                with suppress(KeyError):
-                    self._exchanges.pop(key).close()
+            self._forget(name)
             raise ServiceError("ValidationError", f"Endpoint {name} of account {ACCOUNT} not found.")
         return endpoint
 
-    def _exchange(self, endpoint: str, variant: Document) -> Exchange:
+    def _forget(self, name: str) -> None:
+        """Close what is open for an endpoint."""
+        with self._lock:
+            for exchange in self._exchanges.pop(name, {}).values():
+                exchange.close()
+            if known := self._slots.pop(name, None):
+                known[1].close()
+
+    def _exchange(self, endpoint: Resource, variant: Document) -> Exchange:
         """The connections to the variant's container; a restarted one is at another address."""
         found = variant.get("address")
         if found is None:
             raise NoAnswer("it is being restarted")
         address = (found[0], found[1])
         with self._lock:
-            known = self._exchanges.get((endpoint, variant["name"]))
-            if known is not None and known.address == address:
-                return known
-            if known is not None:
-                known.close()
-            self._exchanges[endpoint, variant["name"]] = fresh = Exchange(address)
-            return fresh
+            known = self._exchanges.setdefault(endpoint.name, {})
+            if address not in known:
+                for gone in known.keys() - _addresses(endpoint.facts):
+                    known.pop(gone).close()
+                known[address] = Exchange(address)
+            return known[address]
+
+    def _slot(self, endpoint: Resource, variant: Document) -> AbstractContextManager[None]:
+        if "serverless" not in variant:
+            return nullcontext()
+        with self._lock:
+            created, slots = self._slots.get(endpoint.name, (0.0, None))
+            if slots is None or created != endpoint.created:
+                if slots is not None:
+                    slots.close()
+                slots = Slots(self._site.folder(endpoint) / "slots")
+                self._slots[endpoint.name] = endpoint.created, slots
+        return slots.one_of(variant["serverless"]["MaxConcurrency"])
 
     def _model_error(self, endpoint: str, status: int, body: str) -> ServiceError:
         region = self._site.settings.region
@@ -118,6 +142,23 @@ class Invoker:
             OriginalMessage=body,
             LogStreamArn=f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}",
         )
+
+
+def _addresses(facts: Document) -> set[Address]:
+    """Where the containers listen that may be asked."""
+    variants = [*facts["variants"], *facts.get("shift", {}).get("variants", [])]
+    return {(address[0], address[1]) for variant in variants if (address := variant.get("address"))}
+
+
+def _checked_limit(variant: Document, body: bytes) -> int:
+    """How many bytes a request of *variant* and its answer may have; refuses a *body* with more."""
+    if "serverless" not in variant:
+        if len(body) > PAYLOAD_LIMIT_BYTES:
+            raise ServiceError("ValidationError", f"Request has {len(body)} bytes; the limit is {PAYLOAD_LIMIT_BYTES}.")
+        return PAYLOAD_LIMIT_BYTES
+    if len(body) > SERVERLESS_PAYLOAD_LIMIT_BYTES:
+        raise ServiceError("ValidationError", f"Request {uuid.uuid4()} has oversize body.")
+    return SERVERLESS_PAYLOAD_LIMIT_BYTES
 
 
 def _container_headers(request: Document) -> dict[str, str]:

@@ -9,6 +9,8 @@ from backends.errors import BackendError
 
 _LONGEST_TIMEOUT_SECONDS = 3600
 _SHORTEST_TIMEOUT_SECONDS = 60
+_MEMORY_SIZES_MB = range(1024, 6145, 1024)
+_MOST_AT_ONCE = 200
 
 
 def create_model(site: Site, request: Document) -> Document:
@@ -71,6 +73,8 @@ def create_config(site: Site, request: Document) -> Document:
         _check_variant(site, variant)
     if not variants or len({variant["VariantName"].lower() for variant in variants}) < len(variants):
         raise refuse("CreateEndpointConfig needs production variants, each with a name of its own.")
+    if any("ServerlessConfig" in variant for variant in variants):
+        _check_serverless_only(request)
     record(site, ENDPOINT_CONFIG, name, request)
     return {"EndpointConfigArn": site.arn(ENDPOINT_CONFIG, name)}
 
@@ -128,12 +132,51 @@ def record(site: Site, kind: str, name: str, request: Document, facts: Document 
 
 def _check_variant(site: Site, variant: Document) -> None:
     name = required_name(variant, "VariantName")
-    check_absent(variant, f"Variant '{name}'", ["ServerlessConfig", "CoreDumpConfig"])
-    find(site, MODEL, required_name(variant, "ModelName"))
+    check_absent(variant, f"Variant '{name}'", ["CoreDumpConfig"])
+    model = find(site, MODEL, required_name(variant, "ModelName"))
+    if "ServerlessConfig" in variant:
+        _check_serverless(variant, model.request)
     check_range(variant.get("InitialInstanceCount"), "InitialInstanceCount", 1)
     check_range(variant.get("InitialVariantWeight"), "InitialVariantWeight", 0)
     for member in ("ContainerStartupHealthCheckTimeoutInSeconds", "ModelDataDownloadTimeoutInSeconds"):
         check_range(variant.get(member), member, _SHORTEST_TIMEOUT_SECONDS, _LONGEST_TIMEOUT_SECONDS)
+
+
+def check_concurrency(serverless: Document) -> None:
+    """Refuse a concurrency that a serverless variant cannot have."""
+    most = serverless.get("MaxConcurrency")
+    warm = serverless.get("ProvisionedConcurrency")
+    check_range(most, "ServerlessConfig.MaxConcurrency", 1, _MOST_AT_ONCE)
+    check_range(warm, "ServerlessConfig.ProvisionedConcurrency", 1, _MOST_AT_ONCE)
+    if most is not None and warm is not None and warm > most:
+        raise refuse(f"ProvisionedConcurrency {warm} is more than MaxConcurrency {most}.")
+
+
+def _check_serverless(variant: Document, model: Document) -> None:
+    """What serverless inference cannot do (contract B.4)."""
+    what = f"Variant '{variant['VariantName']}' has a ServerlessConfig"
+    serverless = variant["ServerlessConfig"]
+    memory = required(serverless, "MemorySizeInMB")
+    required(serverless, "MaxConcurrency")
+    check_concurrency(serverless)
+    if memory not in _MEMORY_SIZES_MB:
+        raise refuse(f"{what}: MemorySizeInMB is one of {', '.join(map(str, _MEMORY_SIZES_MB))}, not {memory}.")
+    for member in ("InstanceType", "InitialInstanceCount", "AcceleratorType", "InstancePools"):
+        if variant.get(member):
+            raise refuse(f"{what}; it cannot have {member}.")
+    for member in ("VpcConfig", "EnableNetworkIsolation"):
+        if model.get(member):
+            raise refuse(f"{what}; its model cannot have {member}.")
+    if "ModelDataSource" in model["PrimaryContainer"]:
+        raise refuse(f"{what}; its model needs a ModelDataUrl, not ModelDataSource.")
+
+
+def _check_serverless_only(request: Document) -> None:
+    if len(request["ProductionVariants"]) > 1:
+        raise refuse("A variant with a ServerlessConfig is the only one of its endpoint configuration.")
+    for member in ("VpcConfig", "EnableNetworkIsolation"):
+        if request.get(member):
+            raise refuse(f"An endpoint configuration with a ServerlessConfig cannot have {member}.")
 
 
 def _check_model_data(site: Site, container: Document) -> None:

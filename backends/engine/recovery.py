@@ -87,6 +87,8 @@ def _take_over(site: Site, endpoint: Resource) -> None:
         facts["seat"] = supervisor.seat
         if facts["status"] not in IN_PROGRESS:
             facts["status"] = "SystemUpdating"
+        facts.pop("shift", None)
+        facts.get("pending", {})["stage"] = "Creating"
         for variant in facts["variants"]:
             variant.pop("address", None)
         return True

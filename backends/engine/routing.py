@@ -7,6 +7,14 @@ from backends.engine.state import Document
 from backends.sagemaker.readings import ServiceError
 
 
+def fleet(facts: Document) -> Sequence[Document]:
+    """The variants that may answer a request: while an update shifts the traffic, by its share those that are new."""
+    shift = facts.get("shift")
+    if shift and random.random() < shift["share"]:  # noqa: S311  sharing traffic is no secret
+        return shift["variants"]  # type: ignore[no-any-return]
+    return facts["variants"]  # type: ignore[no-any-return]
+
+
 def choose(variants: Sequence[Document], target: str | None, *, endpoint: str) -> Document:
     """The variant called *target*, else one at random by weight.
 

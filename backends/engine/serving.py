@@ -31,7 +31,8 @@ class ServingContainer:
     """A container that serves one model.
 
     *folder* is the container's own; *log_path* its output. *model* is the CreateModel document and
-    *environment* what is added to its variables; *name* says whose container it is.
+    *environment* what is added to its variables; *name* says whose container it is. *memory_mib* 0 leaves its memory
+    to the runner.
     """
 
     site: Site
@@ -41,6 +42,7 @@ class ServingContainer:
     folder: Path
     log_path: Path
     model: Document
+    memory_mib: int = 0
     environment: dict[str, str] = field(default_factory=dict)
     _running: Running | None = None
     _exchange: Exchange | None = None
@@ -101,6 +103,7 @@ class ServingContainer:
             },
             serves=True,
             instance_type=self.instance_type,
+            memory_mib=self.memory_mib,
             is_isolated=self.model.get("EnableNetworkIsolation", False),
         )
         self._running = self.site.runner.start(program)

@@ -51,6 +51,7 @@ class EngineSettings:
     serving_grace_seconds: float = 30.0
     ping_timeout_seconds: float = 2.0
     startup_timeout_seconds: float = 480.0
+    serverless_startup_timeout_seconds: float = 180.0
     pings_to_lose: int = 3
     invocation_timeout_seconds: float = 60.0
     metric_timeout_seconds: float = 10.0

@@ -24,6 +24,7 @@ def engine_settings(config: BackendConfig) -> EngineSettings:
     if config.runner == "docker" and config.docker.debug != "off":
         patience = {
             "startup_timeout_seconds": _A_DAY_SECONDS,
+            "serverless_startup_timeout_seconds": _A_DAY_SECONDS,
             "invocation_timeout_seconds": _A_DAY_SECONDS,
             "pings_to_lose": _A_DAY_SECONDS,
         }

@@ -4,15 +4,36 @@ What is not asked for is left out, so that the platform's own defaults apply and
 only what was meant. Source: the SageMaker API reference of each operation named here.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from backends.errors import InvalidSpec
-from backends.naming import check_name, split_uri
-from backends.specs import EndpointSpec, ModelSpec, Plan, Request, Split, TrainingSpec, TransformSpec, Variant
+from backends.naming import LONGEST_NAME_CHARS, check_name, split_uri
+from backends.specs import (
+    Canary,
+    EndpointSpec,
+    ModelSpec,
+    Plan,
+    Request,
+    Serverless,
+    Split,
+    TrainingSpec,
+    TransformSpec,
+    Variant,
+)
 
 Document = dict[str, Any]
+
+_DIGEST_CHARS = 10
+# So much of an endpoint's name is in those of its models and configurations.
+STEM_CHARS = LONGEST_NAME_CHARS - 1 - _DIGEST_CHARS
+_MEMORY_SIZES_MB = range(1024, 6145, 1024)
+_MOST_AT_ONCE = 200
+_LARGEST_CANARY_PERCENT = 50
+_LONGEST_WAIT_SECONDS = 3600
 
 
 def training_plan(spec: TrainingSpec, *, role_arn: str) -> Plan:
@@ -107,58 +128,115 @@ def transform_plan(spec: TransformSpec, *, role_arn: str) -> Plan:
         "transform job",
         spec.name,
         (
-            _model(spec.name, spec.model, role_arn, spec.tags),
+            Request("CreateModel", _tagged({"ModelName": spec.name, **_model(spec.model, role_arn)}, spec.tags)),
             Request("CreateTransformJob", _tagged(document, spec.tags)),
         ),
     )
 
 
 def endpoint_plan(spec: EndpointSpec, *, role_arn: str) -> Plan:
-    """One CreateModel per variant, one CreateEndpointConfig and one CreateEndpoint, all named after it."""
+    """One CreateModel for each model, one CreateEndpointConfig and one CreateEndpoint.
+
+    Models and configuration are named after the endpoint and a digest of what they say: a change has names of its
+    own, and what is the same is found to be there.
+    """
+    members = {"EndpointName": spec.name, "EndpointConfigName": config_name(spec, role_arn=role_arn)}
+    create = Request("CreateEndpoint", _tagged(members, spec.tags))
+    return Plan("endpoint", spec.name, (*_configuration(spec, role_arn), create))
+
+
+def update_plan(spec: EndpointSpec, *, role_arn: str) -> Plan:
+    """As :func:`endpoint_plan`, with one UpdateEndpoint at the end. Autoscaled variants keep their present number."""
+    members: Document = {"EndpointName": spec.name, "EndpointConfigName": config_name(spec, role_arn=role_arn)}
+    if any(variant.scaling for variant in spec.variants):
+        members["RetainAllVariantProperties"] = True
+        members["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DesiredWeight"}]
+    if spec.canary:
+        members["DeploymentConfig"] = _deployment(spec.canary)
+    return Plan("endpoint", spec.name, (*_configuration(spec, role_arn), Request("UpdateEndpoint", members)))
+
+
+def config_name(spec: EndpointSpec, *, role_arn: str) -> str:
+    """The name of the configuration that serves *spec*, and nothing else."""
+    return str(_configuration(spec, role_arn)[-1].document["EndpointConfigName"])
+
+
+def names_made_for(endpoint: str) -> re.Pattern[str]:
+    """What the configurations and models of *endpoint* are called; earlier versions gave them its own name."""
+    return re.compile(rf"{re.escape(endpoint)}|{re.escape(endpoint[:STEM_CHARS])}-[0-9a-f]{{{_DIGEST_CHARS}}}")
+
+
+def check_endpoint(spec: EndpointSpec) -> None:
+    """Refuse what SageMaker can never serve (contract B.4). Raises InvalidSpec."""
     check_name("endpoint", spec.name)
     if not spec.variants:
         raise InvalidSpec(f"endpoint {spec.name!r} has no variant; give it at least one model.", name=spec.name)
-    named = [(variant, model_name(spec, variant)) for variant in spec.variants]
-    config: Document = {
-        "EndpointConfigName": spec.name,
-        "ProductionVariants": [_variant(variant, model) for variant, model in named],
-    }
-    return Plan(
-        "endpoint",
-        spec.name,
-        (
-            *(_model(model, variant.model, role_arn, spec.tags) for variant, model in named),
-            Request("CreateEndpointConfig", _tagged(config, spec.tags)),
-            Request(
-                "CreateEndpoint",
-                _tagged({"EndpointName": spec.name, "EndpointConfigName": spec.name}, spec.tags),
-            ),
-        ),
-    )
+    for variant in spec.variants:
+        check_name("variant", variant.name)
+        if variant.serverless:
+            _check_serverless(spec, variant, variant.serverless)
+        if variant.scaling and not 1 <= variant.scaling.min_instances <= variant.scaling.max_instances:
+            raise _refusal(spec, f"variant {variant.name!r} scales from 1 instance or more upwards")
+    if spec.canary:
+        _check_canary(spec, spec.canary)
 
 
-def model_name(spec: EndpointSpec, variant: Variant) -> str:
-    """The name of the model behind *variant*: the endpoint's, with the variant's where there are several."""
-    if len(spec.variants) == 1:
-        return spec.name
-    return check_name("model", f"{spec.name}-{check_name('variant', variant.name)}")
+def _check_serverless(spec: EndpointSpec, variant: Variant, serverless: Serverless) -> None:
+    warm = serverless.provisioned_concurrency
+    if serverless.memory_mb not in _MEMORY_SIZES_MB:
+        raise _refusal(spec, f"memory is {', '.join(map(str, _MEMORY_SIZES_MB))} MB, not {serverless.memory_mb}")
+    if not 1 <= serverless.max_concurrency <= _MOST_AT_ONCE:
+        raise _refusal(spec, f"concurrency is 1 to {_MOST_AT_ONCE}, not {serverless.max_concurrency}")
+    if warm is not None and not 1 <= warm <= serverless.max_concurrency:
+        raise _refusal(spec, f"provisioned concurrency is 1 to {serverless.max_concurrency}, the most at once")
+    if len(spec.variants) > 1:
+        raise _refusal(spec, "a serverless variant is the only one of its endpoint")
+    if variant.model.network_isolation or variant.scaling:
+        raise _refusal(spec, "a serverless variant knows neither network isolation nor a number of instances")
 
 
-def _model(name: str, model: ModelSpec, role_arn: str, tags: Mapping[str, str]) -> Request:
+def _check_canary(spec: EndpointSpec, canary: Canary) -> None:
+    if not (1 <= canary.percent <= _LARGEST_CANARY_PERCENT and 0 <= canary.wait_seconds <= _LONGEST_WAIT_SECONDS):
+        raise _refusal(spec, f"a canary gets 1 to 50 percent for at most {_LONGEST_WAIT_SECONDS} seconds")
+    if any(variant.serverless for variant in spec.variants):
+        raise _refusal(spec, "a serverless variant changes at once, without a canary")
+    if any(variant.instance_count < 2 for variant in spec.variants):
+        raise _refusal(spec, "a canary is at most half of a variant's instances; give it two or more")
+
+
+def _refusal(spec: EndpointSpec, what: str) -> InvalidSpec:
+    return InvalidSpec(f"endpoint {spec.name!r}: {what}.", kind="endpoint", name=spec.name)
+
+
+def _configuration(spec: EndpointSpec, role_arn: str) -> list[Request]:
+    """CreateModel for each model that differs, and CreateEndpointConfig."""
+    check_endpoint(spec)
+    models, variants = {}, []
+    for variant in spec.variants:
+        document = _model(variant.model, role_arn)
+        name = _digested(spec.name, document)
+        models[name] = Request("CreateModel", _tagged({"ModelName": name, **document}, spec.tags))
+        variants.append(_variant(variant, name))
+    config: Document = {"EndpointConfigName": _digested(spec.name, variants), "ProductionVariants": variants}
+    return [*models.values(), Request("CreateEndpointConfig", _tagged(config, spec.tags))]
+
+
+def _digested(endpoint: str, what: object) -> str:
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return f"{endpoint[:STEM_CHARS]}-{digest[:_DIGEST_CHARS]}"
+
+
+def _model(model: ModelSpec, role_arn: str) -> Document:
     container: Document = {"Image": model.image}
     if model.artifact_uri:
         split_uri(model.artifact_uri)
         container["ModelDataUrl"] = model.artifact_uri
     if model.environment or model.script:
         container["Environment"] = _serving_environment(model)
-    document: Document = {
-        "ModelName": name,
-        "PrimaryContainer": container,
-        "ExecutionRoleArn": model.role_arn or role_arn,
-    }
+    document: Document = {"PrimaryContainer": container, "ExecutionRoleArn": model.role_arn or role_arn}
     if model.network_isolation:
         document["EnableNetworkIsolation"] = True
-    return Request("CreateModel", _tagged(document, tags))
+    return document
 
 
 def _hyperparameters(spec: TrainingSpec) -> Document:
@@ -191,14 +269,28 @@ def _serving_environment(model: ModelSpec) -> Document:
 
 
 def _variant(variant: Variant, model: str) -> Document:
-    return _present(
-        VariantName=check_name("variant", variant.name),
-        ModelName=model,
-        InitialInstanceCount=variant.instance_count,
-        InstanceType=variant.instance_type,
+    document: Document = {"VariantName": variant.name, "ModelName": model}
+    if variant.serverless:
+        document["ServerlessConfig"] = _present(
+            MemorySizeInMB=variant.serverless.memory_mb,
+            MaxConcurrency=variant.serverless.max_concurrency,
+            ProvisionedConcurrency=variant.serverless.provisioned_concurrency,
+        )
+    else:
+        document |= {"InitialInstanceCount": variant.instance_count, "InstanceType": variant.instance_type}
+    return document | _present(
         InitialVariantWeight=variant.weight,
         ContainerStartupHealthCheckTimeoutInSeconds=variant.startup_timeout_seconds,
     )
+
+
+def _deployment(canary: Canary) -> Document:
+    routing = {
+        "Type": "CANARY",
+        "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": canary.percent},
+        "WaitIntervalInSeconds": canary.wait_seconds,
+    }
+    return {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}
 
 
 def _channel(name: str, uri: str, content_type: str | None) -> Document:

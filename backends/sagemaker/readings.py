@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from backends.errors import AlreadyExists, BackendError, Conflict, InvalidSpec, ModelError, NotFound
-from backends.specs import EndpointState, EndpointStatus, JobState, JobStatus, Phase
+from backends.errors import AlreadyExists, BackendError, Conflict, InvalidSpec, ModelError, NotFound, Throttled
+from backends.specs import EndpointState, EndpointStatus, JobState, JobStatus, Phase, Serverless
 
 Document = Mapping[str, Any]
 
@@ -98,6 +98,11 @@ def endpoint_status(document: Document) -> EndpointStatus:
             variant["VariantName"]: variant.get("CurrentWeight", 1.0)
             for variant in document.get("ProductionVariants", ())
         },
+        serverless={
+            variant["VariantName"]: _serverless(variant["CurrentServerlessConfig"])
+            for variant in document.get("ProductionVariants", ())
+            if "CurrentServerlessConfig" in variant
+        },
     )
 
 
@@ -120,6 +125,8 @@ def restated(error: ServiceError, *, kind: str, name: str, place: str) -> Backen
         branch = Conflict
     elif error.code in {"ValidationException", "ValidationError"}:
         branch = InvalidSpec
+    elif error.code == "ThrottlingException":
+        branch = Throttled
     return branch(text, kind=kind, name=name, reason=error.message)
 
 
@@ -131,6 +138,14 @@ def says_missing(error: ServiceError) -> bool:
         error.message.startswith(("Requested resource not found", "Could not find requested job"))
         or error.message.startswith(("Could not find job", "Could not find endpoint", 'Could not find model "'))
         or (error.message.startswith("Endpoint ") and error.message.endswith(" not found."))
+    )
+
+
+def _serverless(document: Document) -> Serverless:
+    return Serverless(
+        memory_mb=document["MemorySizeInMB"],
+        max_concurrency=document["MaxConcurrency"],
+        provisioned_concurrency=document.get("ProvisionedConcurrency"),
     )
 
 

@@ -6,12 +6,12 @@ else is the same code, so the two cannot drift apart.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from backends.base import Endpoints, TrainingJobs, TransformJobs
-from backends.errors import BackendError, Conflict, NotFound
+from backends.errors import AlreadyExists, BackendError, Conflict, NotFound
 from backends.sagemaker import plans, readings
 from backends.sagemaker.readings import ServiceError
 from backends.specs import (
@@ -69,26 +69,32 @@ class _Room(ABC):
         with self._restating(name):
             return self._call(operation, document)
 
-    def _submit(self, plan: Plan) -> None:
-        """Send the requests in order; if one is refused, take back what was created before it."""
+    def _submit(self, plan: Plan, *, reused: Collection[str] = ()) -> None:
+        """Send the requests in order; if one is refused, take back what was created before it.
+
+        Operations that are *reused* may find what they create: it has the same name because it is the same.
+        """
         done: list[tuple[str, Mapping[str, Any]]] = []
         for request in plan.requests:
             try:
                 with self._restating(plan.name):
                     self._call(request.operation, dict(request.document))
-            except BackendError:
+            except BackendError as error:
+                if isinstance(error, AlreadyExists) and request.operation in reused:
+                    continue
                 self._take_back(done)
                 raise
-            done.append((request.operation.removeprefix("Create"), request.document))
+            if request.operation.startswith("Create"):
+                done.append((request.operation.removeprefix("Create"), request.document))
 
     def _take_back(self, done: list[tuple[str, Mapping[str, Any]]]) -> None:
         for resource, document in reversed(done):
             with suppress(ServiceError):
                 self._call(f"Delete{resource}", {f"{resource}Name": document[f"{resource}Name"]})
 
-    def _walk(self, operation: str, result: str, member: str) -> Iterator[str]:
+    def _walk(self, operation: str, result: str, member: str, **filters: str) -> Iterator[str]:
         """Yield *member* of every summary in all pages of a List operation, newest first."""
-        query: dict[str, object] = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100}
+        query: dict[str, object] = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": 100, **filters}
         while True:
             page = self._send("", operation, **query)
             for summary in page[result]:
@@ -155,13 +161,22 @@ class SageMakerTransform(_Room, TransformJobs):
 
 
 class SageMakerEndpoints(_Room, Endpoints):
-    """Endpoints through CreateModel, CreateEndpointConfig, CreateEndpoint and InvokeEndpoint."""
+    """Endpoints through CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint and InvokeEndpoint."""
 
     def plan(self, spec: EndpointSpec) -> Plan:
         return plans.endpoint_plan(spec, role_arn=self._role_arn)
 
+    def plan_update(self, spec: EndpointSpec) -> Plan:
+        return plans.update_plan(spec, role_arn=self._role_arn)
+
     def submit(self, plan: Plan) -> None:
-        self._submit(plan)
+        self._submit(plan, reused={"CreateModel", "CreateEndpointConfig"})
+
+    def serves(self, spec: EndpointSpec) -> bool:
+        return self._config_in_use(spec.name) == plans.config_name(spec, role_arn=self._role_arn)
+
+    def tidy(self, name: str) -> None:
+        self._discard(name, keep=self._config_in_use(name))
 
     def status(self, name: str) -> EndpointStatus:
         return readings.endpoint_status(self._send(name, "DescribeEndpoint", EndpointName=name))
@@ -185,19 +200,32 @@ class SageMakerEndpoints(_Room, Endpoints):
         )
 
     def delete(self, name: str) -> None:
-        """Remove the endpoint, then its configuration and its models. Quiet where one is gone."""
+        """Remove the endpoint, then its configurations and its models. Quiet where one is gone."""
         with suppress(NotFound):
             if self.status(name).state is not EndpointState.DELETING:
                 self._send(name, "DeleteEndpoint", EndpointName=name)
-        with suppress(NotFound):
-            config = self._send(name, "DescribeEndpointConfig", EndpointConfigName=name)
-            self._send(name, "DeleteEndpointConfig", EndpointConfigName=name)
-            for variant in config["ProductionVariants"]:
-                with suppress(NotFound):
-                    self._send(name, "DeleteModel", ModelName=variant["ModelName"])
+        self._discard(name, keep="")
 
     def names(self) -> Iterator[str]:
         return self._walk("ListEndpoints", "Endpoints", "EndpointName")
+
+    def _config_in_use(self, name: str) -> str:
+        config: str = self._send(name, "DescribeEndpoint", EndpointName=name)["EndpointConfigName"]
+        return config
+
+    def _discard(self, name: str, *, keep: str) -> None:
+        """Remove the configurations and models made for the endpoint, but for configuration *keep* and its models."""
+        kept = {keep}
+        if keep:
+            config = self._send(name, "DescribeEndpointConfig", EndpointConfigName=keep)
+            kept |= {variant["ModelName"] for variant in config["ProductionVariants"]}
+        made = plans.names_made_for(name)
+        for kind, result in (("EndpointConfig", "EndpointConfigs"), ("Model", "Models")):
+            member = f"{kind}Name"
+            for found in list(self._walk(f"List{result}", result, member, NameContains=name[: plans.STEM_CHARS])):
+                if made.fullmatch(found) and found not in kept:
+                    with suppress(NotFound):
+                        self._send(name, f"Delete{kind}", **{member: found})
 
 
 def _quiet_if_ended(stop: Callable[[], object]) -> None:

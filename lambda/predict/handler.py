@@ -312,7 +312,7 @@ def _ask(question: Question, settings: Settings, context: LambdaContext) -> dict
     """The model's opinion, with the variant that gave it.
 
     Raises:
-        Refusal: 502, 503 or 504, never a guess.
+        Refusal: 429, 502, 503 or 504, never a guess.
     """
     if not settings.endpoint:
         raise Refusal(503, "EndpointNotFound", "This function was deployed without ENDPOINT_NAME.")
@@ -351,6 +351,8 @@ def _refused(error: ClientError, endpoint: str) -> Refusal:
         return Refusal(502, "ModelError", f"The model behind endpoint {endpoint} failed with status {status}.")
     if code == "ValidationError" and "not found" in text:
         return Refusal(503, "EndpointNotFound", f"There is no endpoint {endpoint}; deploy it first.")
+    if code == "ThrottlingException":
+        return Refusal(429, "TooManyRequests", f"Endpoint {endpoint} answers as many reviews as it can; try again.")
     return Refusal(503, "EndpointUnavailable", f"Endpoint {endpoint} did not take the request: {code}.")
 
 

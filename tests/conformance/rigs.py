@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from backends import Backend, open_backend
 from backends.config import BackendConfig
 from backends.emulator.app import create_app
 from backends.engine import Engine
+from backends.errors import NotFound
 from backends.local.backend import ROLE_ARN, engine_settings
 from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
 from backends.naming import split_uri
@@ -155,7 +156,8 @@ def _engine(
             yield Rig(name, backend, "probe", plant, peek, plant_model, lambda uri: unarchived(peek(uri)))
         finally:
             for endpoint in list(backend.endpoints.names()):
-                backend.endpoints.wait_in_service(endpoint, timeout_seconds=30)
+                with suppress(NotFound):  # It may be on its way out.
+                    backend.endpoints.wait_in_service(endpoint, timeout_seconds=30)
                 backend.endpoints.delete(endpoint)
                 backend.endpoints.wait_deleted(endpoint, timeout_seconds=30)
 

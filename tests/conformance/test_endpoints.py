@@ -1,11 +1,13 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
-from backends.errors import AlreadyExists, InvalidSpec, JobFailed, ModelError, NotFound
-from backends.specs import EndpointSpec, EndpointState, ModelSpec, Variant
+from backends.errors import AlreadyExists, InvalidSpec, JobFailed, ModelError, NotFound, NotSupported, Throttled
+from backends.specs import EndpointSpec, EndpointState, ModelSpec, Scaling, Serverless, Variant
 from tests.conformance.rigs import BUCKET, Rig
 
 LIMIT_SECONDS = 30
@@ -123,3 +125,119 @@ def test_what_does_not_exist_is_not_found(rig: Rig, name: str) -> None:
     with pytest.raises(NotFound, match=name):
         rig.backend.endpoints.invoke(name, b"x")
     rig.backend.endpoints.delete(name)
+
+
+def serverless(rig: Rig, name: str, prefix: str, *, most: int = 2) -> EndpointSpec:
+    variant = Variant(model=model(rig, prefix), serverless=Serverless(memory_mb=1024, max_concurrency=most))
+    return EndpointSpec(name=name, variants=(variant,))
+
+
+def test_a_serverless_endpoint_answers(rig: Rig, name: str, prefix: str) -> None:
+    """As any other; its capacity is told."""
+    endpoints = rig.backend.endpoints
+    assert endpoints.deploy(serverless(rig, name, prefix), timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.status(name).serverless == {"AllTraffic": Serverless(memory_mb=1024, max_concurrency=2)}
+    assert endpoints.invoke(name, b"model").body == prefix.encode()
+    endpoints.delete(name)
+
+
+def _outcome(rig: Rig, name: str, body: bytes) -> bytes:
+    try:
+        return rig.backend.endpoints.invoke(name, body).body
+    except Throttled:
+        return b"throttled"
+
+
+def test_a_serverless_endpoint_answers_so_many_at_once(rig: Rig, name: str, prefix: str) -> None:
+    """The next request is throttled; one that comes later is not, and the others have their answers."""
+    endpoints = rig.backend.endpoints
+    endpoints.deploy(serverless(rig, name, prefix), timeout_seconds=LIMIT_SECONDS)
+    with ThreadPoolExecutor(3) as threads:
+        asked = list(threads.map(lambda _: _outcome(rig, name, b"sleep=3"), range(3)))
+    assert sorted(asked) == [b"SLEEP=3", b"SLEEP=3", b"throttled"]
+    assert endpoints.invoke(name, b"x").body == b"X"
+    endpoints.delete(name)
+
+
+@pytest.mark.parametrize(
+    "capacity", [Serverless(memory_mb=1000), Serverless(max_concurrency=201), Serverless(provisioned_concurrency=11)]
+)
+def test_no_endpoint_has_such_a_capacity(rig: Rig, name: str, capacity: Serverless) -> None:
+    """Refused before anything is sent."""
+    variant = Variant(model=ModelSpec(image=rig.image), serverless=capacity)
+    with pytest.raises(InvalidSpec):
+        rig.backend.endpoints.plan(EndpointSpec(name=name, variants=(variant,)))
+
+
+def test_an_endpoint_is_changed_while_it_answers(rig: Rig, name: str, prefix: str) -> None:
+    """Every request has an answer, of the old model or the new one; what is served already is not deployed again."""
+    endpoints = rig.backend.endpoints
+    first, second = (serverless(rig, name, f"{prefix}/{version}") for version in ("1", "2"))
+    assert endpoints.deploy(first, timeout_seconds=LIMIT_SECONDS)
+    created = endpoints.status(name).created
+    with ThreadPoolExecutor(1) as threads:
+        changing = threads.submit(endpoints.deploy, second, timeout_seconds=LIMIT_SECONDS)
+        seen = {endpoints.invoke(name, b"model").body}
+        while not changing.done():
+            seen.add(endpoints.invoke(name, b"model").body)
+        assert changing.result()
+    assert seen <= {f"{prefix}/{version}".encode() for version in ("1", "2")}
+    assert endpoints.invoke(name, b"model").body == f"{prefix}/2".encode()
+    assert (endpoints.serves(first), endpoints.serves(second)) == (False, True)
+    assert not endpoints.deploy(second, timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.status(name).created == created
+    assert endpoints.deploy(first, timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.invoke(name, b"model").body == f"{prefix}/1".encode()
+    endpoints.delete(name)
+
+
+def test_a_change_that_does_not_start_changes_nothing(rig: Rig, name: str, prefix: str) -> None:
+    """The earlier model answers on; the reason is told, and the next change is taken."""
+    endpoints = rig.backend.endpoints
+    sound = serverless(rig, name, prefix)
+    endpoints.deploy(sound, timeout_seconds=LIMIT_SECONDS)
+    broken = replace(sound, variants=(replace(sound.variants[0], model=model(rig, f"{prefix}/broken", exit=3)),))
+    with pytest.raises(JobFailed, match="ping health check"):
+        endpoints.deploy(broken, timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.serves(sound)
+    assert endpoints.invoke(name, b"model").body == prefix.encode()
+    assert endpoints.deploy(serverless(rig, name, prefix, most=3), timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.status(name).serverless["AllTraffic"].max_concurrency == 3
+    endpoints.delete(name)
+
+
+def test_a_failed_endpoint_is_made_anew(rig: Rig, name: str, prefix: str) -> None:
+    """By the next deployment, without being asked."""
+    endpoints = rig.backend.endpoints
+    broken = EndpointSpec(name=name, variants=(Variant(model=model(rig, f"{prefix}/broken", exit=3)),))
+    with pytest.raises(JobFailed):
+        endpoints.deploy(broken, timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.deploy(serverless(rig, name, prefix), timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.invoke(name, b"model").body == prefix.encode()
+    endpoints.delete(name)
+
+
+def test_instances_do_not_become_serverless(rig: Rig, name: str, prefix: str) -> None:
+    """SageMaker cannot change that; the endpoint answers on."""
+    endpoints = rig.backend.endpoints
+    endpoints.deploy(
+        EndpointSpec(name=name, variants=(Variant(model=model(rig, prefix)),)), timeout_seconds=LIMIT_SECONDS
+    )
+    with pytest.raises(InvalidSpec, match="cannot be updated to serverless"):
+        endpoints.deploy(serverless(rig, name, prefix), timeout_seconds=LIMIT_SECONDS)
+    assert endpoints.invoke(name, b"model").body == prefix.encode()
+    endpoints.delete(name)
+
+
+def test_what_cannot_scale_says_so(rig: Rig, name: str, prefix: str) -> None:
+    """Before anything is made."""
+    endpoints = rig.backend.endpoints
+    scaling = Scaling(min_instances=1, max_instances=2)
+    spec = EndpointSpec(name=name, variants=(Variant(model=model(rig, prefix), scaling=scaling),))
+    try:
+        assert endpoints.plan_scaling(spec).requests
+    except NotSupported:
+        with pytest.raises(NotSupported, match="nothing to scale"):
+            endpoints.deploy(spec)
+        with pytest.raises(NotFound):
+            endpoints.status(name)

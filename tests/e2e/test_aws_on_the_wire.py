@@ -61,6 +61,9 @@ def test_all_seven_steps_and_a_server_that_is_killed(folder: Path, shell: Shell)
         assert sentiment(url, "status")["resources"] == before["resources"]
         again = sentiment(url, "run", "--source", str(source))
         assert (again["endpoint"], again["accuracy"]) == (done["endpoint"], done["accuracy"])
+        other = sentiment(url, "run", "--source", str(source), "-p", "min_df=2")
+        assert (other["endpoint"], other["accuracy"]) == (done["endpoint"], 1.0)
+        assert [row["kind"] for row in sentiment(url, "status")["resources"]].count("endpoint") == 1
         shell("--backend", "aws", "--endpoint-url", url, "destroy", "--yes")
         left = sentiment(url, "status")["resources"]
         assert {resource["kind"] for resource in left} <= {"transform job"}  # SageMaker cannot delete those.

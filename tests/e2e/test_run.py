@@ -131,6 +131,26 @@ def test_a_dry_run_prints_the_documents(sentiment: Shell) -> None:
 
 
 @pytest.mark.usefixtures("first_run")
+def test_a_dry_run_shows_how_an_endpoint_is_changed(sentiment: Shell) -> None:
+    """As serverless capacity, unless instances are asked for in so many words, which could bill."""
+    create, config, update = json.loads(sentiment("deploy", "--dry-run", "--memory", "4096").stdout)["requests"]
+    assert (create["operation"], update["operation"]) == ("CreateModel", "UpdateEndpoint")
+    (variant,) = config["document"]["ProductionVariants"]
+    assert variant["ServerlessConfig"] == {"MemorySizeInMB": 4096, "MaxConcurrency": 10}
+    options = ["--real-time", "--instances", "2", "--canary", "20:60"]
+    *_, config, update = json.loads(sentiment("deploy", "--dry-run", *options).stdout)["requests"]
+    assert config["document"]["ProductionVariants"][0]["InitialInstanceCount"] == 2
+    routing = update["document"]["DeploymentConfig"]["BlueGreenUpdatePolicy"]["TrafficRoutingConfiguration"]
+    assert (routing["CanarySize"]["Value"], routing["WaitIntervalInSeconds"]) == (20, 60)
+    for wrong, said in (
+        (["--instances", "2"], "add --real-time, which bills"),
+        (["--real-time", "--autoscale", "1:4"], "nothing to scale"),
+    ):
+        refused = sentiment("deploy", "--dry-run", *wrong, check=False)
+        assert (refused.returncode in {1, 2}, said in refused.stderr, refused.stdout) == (True, True, "")
+
+
+@pytest.mark.usefixtures("first_run")
 def test_credentials_reach_neither_state_nor_logs(sentiment: Shell) -> None:
     """The user's AWS keys are nowhere in the state folder."""
     for path in sentiment.folder.rglob("*"):

@@ -139,6 +139,26 @@ def test_an_instance_type_is_emulated(make: Callable[..., Stage]) -> None:
     assert pids == 99
 
 
+def test_a_serverless_container_has_its_memory(make: Callable[..., Stage]) -> None:
+    """MemorySizeInMB, and no more (B.4)."""
+    stage = make()
+    stage.call("CreateModel", ModelName="sparing", PrimaryContainer={"Image": probe_image()}, ExecutionRoleArn=ROLE)
+    capacity = {"MemorySizeInMB": 1024, "MaxConcurrency": 1}
+    only = {"VariantName": "AllTraffic", "ModelName": "sparing", "ServerlessConfig": capacity}
+    stage.call("CreateEndpointConfig", EndpointConfigName="sparing", ProductionVariants=[only])
+    stage.call("CreateEndpoint", EndpointName="sparing", EndpointConfigName="sparing")
+    endpoint = stage.settled("sparing")
+    assert endpoint["EndpointStatus"] == "InService", endpoint.get("FailureReason")
+    assert stage.invoke("sparing", b"x")["Body"] == b"X"
+    client = docker.from_env()
+    (inside,) = client.containers.list(filters={"name": "greenroom-sparing"})
+    host = inside.attrs["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"]) == (2**30, 2**30)
+    client.close()
+    stage.delete_endpoint("sparing")
+    stage.until(lambda: left_over("sparing"), lambda left: left == [])
+
+
 def test_an_isolated_endpoint_answers(make: Callable[..., Stage]) -> None:
     """Over a network without a way out, which goes with it."""
     stage = make()

@@ -8,17 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from backends.errors import AlreadyExists, BackendError, Conflict, InvalidSpec, ModelError, NotFound
+from backends.errors import AlreadyExists, BackendError, Conflict, InvalidSpec, ModelError, NotFound, Throttled
 from backends.sagemaker import plans, readings
 from backends.sagemaker.readings import ServiceError
 from backends.specs import (
+    Canary,
     Channel,
     EndpointSpec,
     EndpointState,
     JobState,
     ModelSpec,
     Plan,
+    Scaling,
     Script,
+    Serverless,
     Split,
     Strategy,
     TrainingSpec,
@@ -91,7 +94,7 @@ variants = some.lists(
         model=models,
         name=names,
         weight=some.floats(0, 10),
-        instance_count=some.integers(1, 3),
+        instance_count=some.integers(2, 3),
         startup_timeout_seconds=some.none() | some.integers(60, 3600),
     ),
     min_size=1,
@@ -120,16 +123,128 @@ def test_transform_plans_are_valid(spec: TransformSpec) -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(names, variants, tags)
-def test_endpoint_plans_are_valid(name: str, several: tuple[Variant, ...], tagged: dict[str, str]) -> None:
-    """As above; names of models that would be too long are refused."""
-    spec = EndpointSpec(name=name, variants=several, tags=tagged)
-    try:
-        plan = plans.endpoint_plan(spec, role_arn=ROLE)
-    except InvalidSpec:
-        assert max(len(f"{name}-{variant.name}") for variant in several) > 63
-    else:
+@given(names, variants, tags, some.none() | some.builds(Canary))
+def test_endpoint_plans_are_valid(
+    name: str, several: tuple[Variant, ...], tagged: dict[str, str], canary: Canary | None
+) -> None:
+    """As above, whether the endpoint is made or changed."""
+    spec = EndpointSpec(name=name, variants=several, tags=tagged, canary=canary)
+    for plan in (plans.endpoint_plan(spec, role_arn=ROLE), plans.update_plan(spec, role_arn=ROLE)):
         assert problems(plan) == []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    names,
+    models.filter(lambda model: not model.network_isolation),
+    some.integers(1, 6),
+    some.integers(1, 200),
+    some.booleans(),
+)
+def test_serverless_plans_are_valid(name: str, model: ModelSpec, gib: int, most: int, warm: bool) -> None:  # noqa: FBT001
+    """As above; nothing is said of instances."""
+    serverless = Serverless(
+        memory_mb=1024 * gib, max_concurrency=most, provisioned_concurrency=max(1, most // 2) if warm else None
+    )
+    plan = plans.endpoint_plan(
+        EndpointSpec(name=name, variants=(Variant(model=model, serverless=serverless),)), role_arn=ROLE
+    )
+    assert problems(plan) == []
+    variants: Any = plan.requests[1].document["ProductionVariants"]
+    assert variants[0].keys() == {"VariantName", "ModelName", "ServerlessConfig", "InitialVariantWeight"}
+
+
+PLAIN = Variant(model=ModelSpec(image="i"), instance_count=2)
+
+
+def planned(**members: Any) -> list[dict[str, Any]]:
+    """The documents of an endpoint of one variant with *members*."""
+    spec = EndpointSpec(name="endpoint", variants=(replace(PLAIN, **members),))
+    return [dict(request.document) for request in plans.endpoint_plan(spec, role_arn=ROLE).requests]
+
+
+def test_what_differs_has_another_name() -> None:
+    """A changed capacity: another configuration of the same model; a changed model: both. Tags change neither."""
+    model, config, _ = planned()
+    same_model, other_config, _ = planned(instance_count=3)
+    other_model, third_config, endpoint = planned(model=ModelSpec(image="other"))
+    assert model == same_model
+    assert len({model["ModelName"], other_model["ModelName"]}) == 2
+    assert len({each["EndpointConfigName"] for each in (config, other_config, third_config)}) == 3
+    assert endpoint["EndpointConfigName"] == third_config["EndpointConfigName"]
+    spec = EndpointSpec(name="endpoint", variants=(PLAIN,), tags={"a": "b"})
+    assert plans.config_name(spec, role_arn=ROLE) == config["EndpointConfigName"]
+    assert plans.names_made_for("endpoint").fullmatch(model["ModelName"])
+    assert not plans.names_made_for("end").fullmatch(model["ModelName"])
+
+
+def test_variants_of_one_model_share_it() -> None:
+    """It is created once."""
+    spec = EndpointSpec(name="endpoint", variants=(PLAIN, replace(PLAIN, name="Second")))
+    operations = [request.operation for request in plans.endpoint_plan(spec, role_arn=ROLE).requests]
+    assert operations == ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"]
+
+
+def test_names_fit_however_long_the_endpoints_is() -> None:
+    """Of 63 characters 52 are the endpoint's; names made so are recognised."""
+    spec = EndpointSpec(name="e" * 63, variants=(PLAIN,))
+    plan = plans.endpoint_plan(spec, role_arn=ROLE)
+    assert problems(plan) == []
+    assert plans.names_made_for(spec.name).fullmatch(plans.config_name(spec, role_arn=ROLE))
+
+
+def test_an_update_says_how_the_traffic_moves() -> None:
+    """A canary is a share for a time; scaled variants keep the number of instances that they have."""
+    canary = Canary(percent=20, wait_seconds=60)
+    spec = EndpointSpec(name="endpoint", variants=(PLAIN,), canary=canary)
+    update = plans.update_plan(spec, role_arn=ROLE).requests[-1]
+    assert update.operation == "UpdateEndpoint"
+    assert update.document["DeploymentConfig"] == {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {
+                "Type": "CANARY",
+                "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 20},
+                "WaitIntervalInSeconds": 60,
+            }
+        }
+    }
+    scaled = replace(PLAIN, scaling=Scaling(min_instances=2, max_instances=4))
+    update = plans.update_plan(EndpointSpec(name="endpoint", variants=(scaled,)), role_arn=ROLE).requests[-1]
+    assert update.document["RetainAllVariantProperties"] is True
+    assert update.document["ExcludeRetainedVariantProperties"] == [{"VariantPropertyType": "DesiredWeight"}]
+    assert "DeploymentConfig" not in update.document
+
+
+@pytest.mark.parametrize(
+    ("variant", "canary", "said"),
+    [
+        ({"serverless": Serverless(memory_mb=1000)}, None, "1024, 2048"),
+        ({"serverless": Serverless(memory_mb=7168)}, None, "1024, 2048"),
+        ({"serverless": Serverless(max_concurrency=0)}, None, "1 to 200"),
+        ({"serverless": Serverless(max_concurrency=201)}, None, "1 to 200"),
+        ({"serverless": Serverless(max_concurrency=2, provisioned_concurrency=3)}, None, "1 to 2"),
+        ({"serverless": Serverless(), "model": ModelSpec(image="i", network_isolation=True)}, None, "isolation"),
+        ({"serverless": Serverless(), "scaling": Scaling(min_instances=1, max_instances=2)}, None, "instances"),
+        ({"serverless": Serverless()}, Canary(), "at once"),
+        ({"scaling": Scaling(min_instances=0, max_instances=2)}, None, "1 instance or more"),
+        ({"scaling": Scaling(min_instances=3, max_instances=2)}, None, "upwards"),
+        ({"instance_count": 1}, Canary(), "two or more"),
+        ({}, Canary(percent=51), "1 to 50"),
+        ({}, Canary(wait_seconds=3601), "3600"),
+    ],
+)
+def test_what_no_endpoint_can_be_is_refused(variant: dict[str, Any], canary: Canary | None, said: str) -> None:
+    """Contract B.4 and the documentation of deployment guardrails; the text says what could be."""
+    spec = EndpointSpec(name="endpoint", variants=(replace(PLAIN, **variant),), canary=canary)
+    with pytest.raises(InvalidSpec, match=said):
+        plans.update_plan(spec, role_arn=ROLE)
+
+
+def test_a_serverless_variant_is_alone() -> None:
+    """Contract B.4."""
+    several = (replace(PLAIN, serverless=Serverless()), replace(PLAIN, name="Second"))
+    with pytest.raises(InvalidSpec, match="only one"):
+        plans.endpoint_plan(EndpointSpec(name="endpoint", variants=several), role_arn=ROLE)
 
 
 def test_defaults_are_left_out() -> None:
@@ -255,7 +370,8 @@ def test_an_unknown_state_is_an_error() -> None:
         ("ValidationException", "The request was rejected because the training job is in status Completed.", Conflict),
         ("ValidationException", 'Cannot update in-progress endpoint "arn".', Conflict),
         ("ValidationException", "1 validation error detected: …", InvalidSpec),
-        ("ThrottlingException", "Rate exceeded", BackendError),
+        ("ThrottlingException", "Rate exceeded", Throttled),
+        ("InternalFailure", "whatever", BackendError),
     ],
 )
 def test_errors_are_restated(code: str, message: str, ours: type[BackendError]) -> None:

@@ -1,5 +1,6 @@
 """Changing endpoints in service (contract B.5)."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -231,3 +232,91 @@ def test_variants_come_and_go(stage: Stage, endpoint: str) -> None:
     assert 0.15 < shares["A"] / 400 < 0.35  # Six standard deviations are 0.13.
     error = stage.refusal("InvokeEndpoint", EndpointName=endpoint, Body=b"", TargetVariant="AllTraffic")
     assert error.code == "ValidationError"
+
+
+def routing(kind: str, seconds: int, *, termination_seconds: int = 0, **size: Any) -> dict[str, Any]:
+    """A DeploymentConfig; *size* is that of the canary or of each step."""
+    traffic = {"Type": kind, "WaitIntervalInSeconds": seconds, **size}
+    policy = {"TrafficRoutingConfiguration": traffic, "TerminationWaitInSeconds": termination_seconds}
+    return {"BlueGreenUpdatePolicy": policy}
+
+
+def percent(value: int) -> dict[str, Any]:
+    return {"Type": "CAPACITY_PERCENT", "Value": value}
+
+
+def begin(stage: Stage, endpoint: str, config: str, deployment: dict[str, Any]) -> None:
+    """Update, and wait until the new model takes its first share of the traffic."""
+    stage.call("UpdateEndpoint", EndpointName=endpoint, EndpointConfigName=config, DeploymentConfig=deployment)
+    stage.until(lambda: stage.call("DescribeEndpoint", EndpointName=endpoint), is_baking)
+
+
+def is_baking(described: dict[str, Any]) -> bool:
+    pending = described.get("PendingDeploymentSummary", {"ProductionVariants": []})["ProductionVariants"]
+    return bool(pending) and pending[0]["VariantStatus"][0]["Status"] == "Baking"
+
+
+def answers(stage: Stage, endpoint: str, count: int) -> Counter[str]:
+    """Which version of the model answered how often."""
+    bodies = (stage.invoke(endpoint, b"environment")["Body"] for _ in range(count))
+    return Counter(json.loads(body)["VERSION"] for body in bodies)
+
+
+def test_a_canary_gets_its_share_first(stage: Stage, endpoint: str) -> None:
+    """A fifth of the traffic while it bakes, then all; no request fails meanwhile (B.5)."""
+    config = configure(stage, f"{endpoint}-2", version="2")
+    with hammering(stage, endpoint) as seen:
+        begin(stage, endpoint, config, routing("CANARY", 3, CanarySize=percent(20)))
+        shares = answers(stage, endpoint, 300)
+        described = stage.call("DescribeEndpoint", EndpointName=endpoint)
+        assert (described["EndpointStatus"], described["EndpointConfigName"]) == ("Updating", f"{endpoint}-1")
+        assert is_baking(described)
+        assert 0.06 < shares["2"] / 300 < 0.34  # Six standard deviations are 0.14.
+        described = stage.settled(endpoint)
+        assert (described["EndpointConfigName"], "FailureReason" in described) == (config, False)
+        assert answers(stage, endpoint, 50) == {"2": 50}
+    assert seen.failures == []
+
+
+def test_a_canary_that_is_lost_is_taken_back(stage: Stage, endpoint: str) -> None:
+    """The old model has all the traffic again, and its configuration is the endpoint's (B.5)."""
+    config = configure(stage, f"{endpoint}-2", version="2", pings=2)
+    begin(stage, endpoint, config, routing("CANARY", 60, CanarySize=percent(50)))
+    assert answers(stage, endpoint, 60).keys() == {"1", "2"}
+    described = stage.settled(endpoint)
+    assert described["EndpointConfigName"] == f"{endpoint}-1"
+    assert "lost its pings" in described["FailureReason"]
+    assert answers(stage, endpoint, 60).keys() == {"1"}
+
+
+def test_traffic_may_move_in_steps(stage: Stage, endpoint: str) -> None:
+    """LINEAR: half of it, then all; the old containers stay for the time asked for."""
+    config = configure(stage, f"{endpoint}-2", version="2")
+    begin(stage, endpoint, config, routing("LINEAR", 2, LinearStepSize=percent(50), termination_seconds=3600))
+    assert answers(stage, endpoint, 60).keys() == {"1", "2"}
+    stage.until(lambda: answers(stage, endpoint, 20), {"2": 20}.__eq__)
+    assert is_baking(stage.call("DescribeEndpoint", EndpointName=endpoint))
+    assert "FailureReason" not in stage.settled(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("deployment", "said"),
+    [
+        (routing("CANARY", 1), "canarySize"),
+        (routing("LINEAR", 1), "linearStepSize"),
+        (routing("CANARY", 1, CanarySize=percent(51)), "at most half"),
+        (routing("CANARY", 1, CanarySize={"Type": "INSTANCE_COUNT", "Value": 1}), "at most half"),
+        (routing("CANARY", 1, CanarySize=percent(0)), "greater than or equal to 1"),
+    ],
+)
+def test_shares_have_limits(stage: Stage, deployment: dict[str, Any], said: str) -> None:
+    """A canary or a step is at most half of the instances; the endpoint is not touched."""
+    if not stage.exists("sharing"):
+        configure(stage, "sharing", version="1")
+        stage.call("CreateEndpoint", EndpointName="sharing", EndpointConfigName="sharing")
+        stage.settled("sharing")
+    error = stage.refusal(
+        "UpdateEndpoint", EndpointName="sharing", EndpointConfigName="sharing", DeploymentConfig=deployment
+    )
+    assert (error.code, said in error.message) == ("ValidationException", True), error.message
+    assert stage.settled("sharing")["EndpointStatus"] == "InService"

@@ -156,6 +156,29 @@ def test_an_update_outlives_its_supervisor(open_stage: OpenStage, home: Path) ->
     check_update(open_stage(), home)
 
 
+def test_a_canary_outlives_its_supervisor(open_stage: OpenStage, home: Path) -> None:
+    """Killed while it bakes: nobody is sent to a container that is gone, and the update begins anew."""
+    stage = open_stage()
+    prepare_update(stage)
+    size = {"Type": "CAPACITY_PERCENT", "Value": 50}
+    routing = {"Type": "CANARY", "WaitIntervalInSeconds": 2, "CanarySize": size}
+    deployment = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing}}
+    stage.call("UpdateEndpoint", EndpointName="updated", EndpointConfigName="second", DeploymentConfig=deployment)
+    stage.until(lambda: pending_status(stage), "Baking".__eq__)
+    kill(*processes_of(home))
+    successor = open_stage()
+    assert pending_status(successor) == "Creating"
+    stage.until(lambda: "shift" in next(stage.engine.site.state.every("endpoint")).facts, bool)
+    check_update(successor, home)
+
+
+def pending_status(stage: Stage) -> str:
+    described = stage.call("DescribeEndpoint", EndpointName="updated")
+    if "PendingDeploymentSummary" not in described:
+        return ""
+    return str(described["PendingDeploymentSummary"]["ProductionVariants"][0]["VariantStatus"][0]["Status"])
+
+
 def test_an_endpoint_whose_supervisor_is_dead_can_be_updated(open_stage: OpenStage, home: Path) -> None:
     """A successor is found at once, without another engine."""
     stage = open_stage()

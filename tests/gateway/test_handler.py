@@ -293,7 +293,7 @@ def test_even_odds(handler: Handler, runtime: Runtime) -> None:
         ((400, "ValidationError", "Endpoint sentiment of account 000000000000 not found."), 503, "EndpointNotFound"),
         ((400, "ValidationError", "something else"), 503, "EndpointUnavailable"),
         ((403, "AccessDeniedException", "no"), 503, "EndpointUnavailable"),
-        ((429, "ThrottlingException", "Rate exceeded"), 503, "EndpointUnavailable"),
+        ((429, "ThrottlingException", "Rate exceeded"), 429, "TooManyRequests"),
         ((500, "InternalFailure", "oops"), 503, "EndpointUnavailable"),
         ((503, "ServiceUnavailable", "later"), 503, "EndpointUnavailable"),
     ],

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from backends import Backend
-from backends.errors import JobFailed, NotFound
+from backends.errors import InvalidSpec, JobFailed, NotFound
 from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
-from backends.specs import JobState
+from backends.specs import JobState, Serverless
+from sentiment.hosting import Hosting
 from sentiment.pipeline import Pipeline, Trained
 from sentiment.reporter import Silent
 from sentiment.settings import IMAGE, SentimentSettings
@@ -171,13 +172,53 @@ def test_an_interrupt_stops_the_job(settings: SentimentSettings) -> None:
 
 
 def test_other_hyperparameters_make_another_model(settings: SentimentSettings) -> None:
-    """A new endpoint comes into service before the old one goes."""
+    """The same endpoint serves it."""
     with backend() as opened:
-        first = Pipeline(opened, settings, Silent()).run()
+        first = Pipeline(opened, settings, Silent())
+        endpoint = first.run().endpoint
         other = SentimentSettings(home=settings.home, source=settings.source, hyperparameters={"min_df": "5"})
-        second = Pipeline(opened, other, Silent()).run()
-        assert second.endpoint != first.endpoint
-        assert list(opened.endpoints.names()) == [second.endpoint]
+        second = Pipeline(opened, other, Silent())
+        trained = first.newest_model()
+        assert second.run().endpoint == endpoint
+        assert list(opened.endpoints.names()) == [endpoint]
+        assert opened.endpoints.serves(second.endpoint_spec(second.newest_model()))
+        assert not opened.endpoints.serves(first.endpoint_spec(trained))
+
+
+def test_endpoints_of_earlier_versions_go(settings: SentimentSettings) -> None:
+    """They had the model's name in theirs."""
+    with backend() as opened:
+        pipeline = Pipeline(opened, settings, Silent())
+        pipeline.run()
+        spec = pipeline.endpoint_spec(pipeline.newest_model())
+        opened.endpoints.start(replace(spec, name="sentiment-0123456789"))
+        opened.endpoints.start(replace(spec, name="somebody-elses"))
+        pipeline.deploy(pipeline.newest_model())
+        assert set(opened.endpoints.names()) == {"sentiment", "somebody-elses"}
+
+
+def test_an_endpoint_may_be_replaced(settings: SentimentSettings) -> None:
+    """From instances to serverless there is no other way; without being asked nothing is deleted."""
+    with backend() as opened:
+        real_time = replace(settings, hosting=Hosting(real_time=True, instances=2))
+        Pipeline(opened, real_time, Silent()).run()
+        with pytest.raises(InvalidSpec, match="--replace"):
+            Pipeline(opened, settings, Silent()).run()
+        assert opened.endpoints.status("sentiment").serverless == {}
+        Pipeline(opened, replace(settings, hosting=Hosting(replaces=True)), Silent()).run()
+        assert opened.endpoints.status("sentiment").serverless == {"AllTraffic": Serverless()}
+
+
+def test_what_deploying_sends_is_known_before(settings: SentimentSettings) -> None:
+    """Made, changed, or made anew."""
+    with backend() as opened:
+        pipeline = Pipeline(opened, settings, Silent())
+        pipeline.run()
+        trained = pipeline.newest_model()
+        again = Pipeline(opened, replace(settings, hosting=Hosting(replaces=True)), Silent())
+        for which, operation in ((pipeline, "change"), (again, "deploy")):
+            (plan,) = which.deployment_plans(trained)
+            assert [request.operation for request in plan.requests] == [operation]
 
 
 def test_destroy_leaves_nothing(settings: SentimentSettings) -> None:

@@ -38,6 +38,7 @@ class Program:
     entrypoint (``train`` or ``serve``) unless *entrypoint* or *arguments* replace it (contract A.1).
     *serves* asks for an address; /opt/ml/model is then read-only.
     *outputs* are the folders below *root* whose contents are wanted back.
+    *memory_mib* limits its memory, where the runner can; 0 leaves it to the runner.
     *host* is its name in the *network* of its job's hosts (:meth:`Runner.open_network`), where there is one.
     """
 
@@ -53,6 +54,7 @@ class Program:
     environment: Mapping[str, str] = field(default_factory=dict)
     serves: bool = False
     instance_type: str = ""
+    memory_mib: int = 0
     is_isolated: bool = False
     network: str = ""
     host: str = ""

@@ -152,6 +152,8 @@ def _limits(program: Program, settings: DockerSettings, machine: Machine) -> tup
     """Bytes of memory, and processors (0: all). Docker refuses more processors than there are."""
     share = int(machine.memory_bytes * _MACHINE_SHARE)
     memory = min(settings.memory_mib * _MEBIBYTE, machine.memory_bytes) if settings.memory_mib else share
+    if program.memory_mib:
+        return min(memory, program.memory_mib * _MEBIBYTE), 0
     size = size_of(program.instance_type) if settings.emulates_instances else None
     if size is None:
         return memory, 0
