@@ -31,12 +31,13 @@ test-localstack: $(READY)
 	scripts/ministack.sh install
 	GREENROOM_REQUIRE=localstack,ministack $(BIN)/python -m pytest -k "localstack or ministack" $(ARGS)
 
+# The programs in containers/ also run on SageMaker's prebuilt image, whose Python is 3.10.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	cd containers/sentiment && for program in contract.py app.py train serve; do \
-		MYPYPATH=.:../.. $(abspath $(BIN))/mypy --cache-dir ../../.mypy_cache --config-file ../../pyproject.toml $$program || exit 1; \
+	cd containers/sentiment && for program in contract.py codec.py app.py script.py train serve; do \
+		MYPYPATH=.:../.. $(abspath $(BIN))/mypy --python-version 3.10 --cache-dir ../../.mypy_cache --config-file ../../pyproject.toml $$program || exit 1; \
 	done
 	$(BIN)/lint-imports
 

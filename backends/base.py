@@ -127,6 +127,8 @@ class Jobs(ABC, Generic[SpecT]):
 
     kind: str
     poll_seconds: float = 0.25
+    # How long a wait bears a place that is not reached before it raises BackendUnavailable.
+    patience_seconds: float = 0.0
 
     @abstractmethod
     def plan(self, spec: SpecT) -> Plan:
@@ -180,6 +182,7 @@ class Jobs(ABC, Generic[SpecT]):
             what=f"{self.kind} {name!r} to end",
             timeout_seconds=timeout_seconds,
             longest_pause_seconds=self.poll_seconds,
+            patience_seconds=self.patience_seconds,
             clock=clock,
         )
 
@@ -219,6 +222,7 @@ class Endpoints(ABC):
 
     kind = "endpoint"
     poll_seconds: float = 0.25
+    patience_seconds: float = 0.0
 
     @abstractmethod
     def plan(self, spec: EndpointSpec) -> Plan:
@@ -347,6 +351,7 @@ class Endpoints(ABC):
             what=f"endpoint {name!r} to be in service",
             timeout_seconds=timeout_seconds,
             longest_pause_seconds=self.poll_seconds,
+            patience_seconds=self.patience_seconds,
             clock=clock,
         )
         if status.state is EndpointState.IN_SERVICE:
@@ -367,6 +372,7 @@ class Endpoints(ABC):
             what=f"endpoint {name!r} to be deleted",
             timeout_seconds=timeout_seconds,
             longest_pause_seconds=self.poll_seconds,
+            patience_seconds=self.patience_seconds,
             clock=clock,
         )
 

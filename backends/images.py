@@ -1,23 +1,30 @@
-"""Building an image with the Docker engine, from files named one by one."""
+"""Building an image with the Docker engine, from files named one by one, and pushing it to a registry."""
 
 import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound
 
-from backends.engine.runners.docker import answering, connect
+from backends.engine.runners.base import NO_SPACE
+from backends.engine.runners.docker import DISK_FULL, answering, connect
 from backends.errors import BackendError, NotFound
 
 _LAST_LINES = 20
 # Only what can differ between two builds of the same files: the owner, who is always root, and the clock, stopped.
 _CLOCK = 315_532_800  # 1980-01-01T00:00:00Z
 
+
 Say = Callable[[str], None]
+Advance = Callable[[float], None]
+
+
+class PushFailed(BackendError):
+    """The registry did not take an image; the text holds its own words."""
 
 
 class BuildFailed(BackendError):
@@ -25,12 +32,20 @@ class BuildFailed(BackendError):
 
 
 def build(
-    files: Mapping[str, Path], *, dockerfile: str, tag: str, base: str, arguments: Mapping[str, str], say: Say
+    files: Mapping[str, Path],
+    *,
+    dockerfile: str,
+    tag: str,
+    base: str,
+    arguments: Mapping[str, str],
+    say: Say,
+    platform: str = "",
 ) -> str:
     """Build the image *tag* on the image *base* and return its id.
 
     *files* is the whole build context: each file by its path there, *dockerfile* among them. *say* is called with each
-    line of progress. Layers whose files have not changed come from the engine's cache.
+    line of progress. Layers whose files have not changed come from the engine's cache. *platform*, such as
+    ``linux/amd64``, is the engine's own if empty.
 
     Raises:
         NotFound: a file, or the base image, is neither here nor to be had.
@@ -43,13 +58,63 @@ def build(
     with answering(f"build {tag!r}"):
         client = connect()
         try:
-            _fetch(client, base, say)
-            return _build(client, files, dockerfile=dockerfile, tag=tag, arguments=arguments, say=say)
+            _fetch(client, base, say, platform)
+            return _build(
+                client, files, dockerfile=dockerfile, tag=tag, arguments=arguments, say=say, platform=platform
+            )
         finally:
             client.close()
 
 
-def _fetch(client: APIClient, base: str, say: Say) -> None:
+def push(image: str, uri: str, *, username: str, password: str, advance: Advance) -> None:
+    """Push the engine's *image* to the registry as *uri*, its host included; no other name of it stays in the engine.
+
+    The credentials go to the engine with this one request: no file of Docker's holds them. *advance* is called with
+    the share of bytes that are there, 0 to 1, of the layers that have begun so far.
+
+    Raises:
+        PushFailed: the registry refuses, is not reached, or has not all of it.
+        BackendUnavailable: no engine answers.
+    """
+    repository, _, tag = uri.rpartition(":")
+    with answering(f"push {image!r}"):
+        client = connect()
+        try:
+            client.tag(image, repository, tag)
+            try:
+                messages = client.push(
+                    repository,
+                    tag=tag,
+                    stream=True,
+                    decode=True,
+                    auth_config={"username": username, "password": password},
+                )
+                _follow(messages, advance)
+            finally:
+                client.remove_image(uri, noprune=True)
+        except _Refused as exc:
+            raise PushFailed(
+                f"{uri} was not pushed: {exc}. Nothing is used of it; do it again, and what is there already is not "
+                "sent again.",
+                kind="image",
+                name=uri,
+            ) from exc
+        finally:
+            client.close()
+
+
+def _follow(messages: Iterator[Mapping[str, Any]], advance: Advance) -> None:
+    sizes: dict[str, tuple[int, int]] = {}
+    for message in messages:
+        _check(message)
+        detail = message.get("progressDetail") or {}
+        if "total" in detail:
+            sizes[message["id"]] = (min(detail["current"], detail["total"]), detail["total"])
+            there, whole = (sum(part) for part in zip(*sizes.values(), strict=True))
+            advance(there / max(1, whole))
+
+
+def _fetch(client: APIClient, base: str, say: Say, platform: str) -> None:
     """Pull *base* if the engine has no image of that name."""
     try:
         client.inspect_image(base)  # type: ignore[no-untyped-call]
@@ -60,7 +125,7 @@ def _fetch(client: APIClient, base: str, say: Say) -> None:
     name, colon, version = base.rpartition(":")
     repository, version = (name, version) if colon and "/" not in version else (base, "latest")
     try:
-        for message in client.pull(repository, version, stream=True, decode=True):
+        for message in client.pull(repository, version, stream=True, decode=True, platform=platform or None):
             _check(message)
     except (APIError, _Refused) as exc:
         said = getattr(exc, "explanation", "") or exc
@@ -73,7 +138,14 @@ def _fetch(client: APIClient, base: str, say: Say) -> None:
 
 
 def _build(
-    client: APIClient, files: Mapping[str, Path], *, dockerfile: str, tag: str, arguments: Mapping[str, str], say: Say
+    client: APIClient,
+    files: Mapping[str, Path],
+    *,
+    dockerfile: str,
+    tag: str,
+    arguments: Mapping[str, str],
+    say: Say,
+    platform: str,
 ) -> str:
     lines: deque[str] = deque(maxlen=_LAST_LINES)
     with tempfile.TemporaryFile() as context:
@@ -84,6 +156,7 @@ def _build(
             dockerfile=dockerfile,
             tag=tag,
             buildargs=dict(arguments),
+            platform=platform or None,
             rm=True,
             forcerm=True,
             decode=True,
@@ -94,8 +167,9 @@ def _build(
                 say(line)
         except _Refused as exc:
             shown = "\n".join(lines)
+            hint = f" ({DISK_FULL})" if NO_SPACE.lower() in str(exc).lower() else ""
             raise BuildFailed(
-                f"building image {tag!r} failed: {exc}; the last lines:\n{shown}", kind="image", name=tag
+                f"building image {tag!r} failed: {exc}{hint}; the last lines:\n{shown}", kind="image", name=tag
             ) from exc
     return str(client.inspect_image(tag)["Id"])  # type: ignore[no-untyped-call]
 
@@ -110,7 +184,7 @@ def _lines(messages: Iterator[Mapping[str, str]]) -> Iterator[str]:
         yield from (line.rstrip() for line in message.get("stream", "").splitlines() if line.strip())
 
 
-def _check(message: Mapping[str, str]) -> None:
+def _check(message: Mapping[str, Any]) -> None:
     if "error" in message:
         raise _Refused(message["error"].strip())
 

@@ -18,7 +18,7 @@ from backends.base import Backend, Endpoints, ObjectStore, TrainingJobs, Transfo
 from backends.engine import filters, records
 from backends.errors import AlreadyExists, BackendError, InvalidSpec, ModelError, NotFound, Throttled
 from backends.naming import check_name, join_uri, split_uri, training_output_uri
-from backends.sagemaker.plans import check_endpoint
+from backends.sagemaker.plans import check_endpoint, check_spot
 from backends.specs import (
     EndpointSpec,
     EndpointState,
@@ -51,13 +51,14 @@ class ProgramFailed(Exception):
 
 @dataclass
 class TrainingRun:
-    """What a training function sees: its channels' files by relative name, and whether it shall stop."""
+    """What a training function sees: files of its channels and checkpoints by relative name; whether it shall stop."""
 
     channels: Mapping[str, Files]
     hyperparameters: Mapping[str, str]
     stopping: threading.Event = field(default_factory=threading.Event)
     log: list[str] = field(default_factory=list)
     model: dict[str, bytes] = field(default_factory=dict)
+    checkpoints: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -246,6 +247,7 @@ class _Training(TrainingJobs):
     def plan(self, spec: TrainingSpec) -> Plan:
         check_name(self.kind, spec.name)
         split_uri(spec.output_uri, key_required=False)
+        check_spot(spec)
         return Plan(self.kind, spec.name, (Request("train", {"spec": spec}),))
 
     def submit(self, plan: Plan) -> None:
@@ -264,11 +266,19 @@ class _Training(TrainingJobs):
         }
         run = TrainingRun(channels, spec.hyperparameters, job.stopping, job.log)
         artifact = training_output_uri(spec.output_uri, spec.name, "model.tar.gz")
+        kept = f"{(spec.checkpoint_uri or '').rstrip('/')}/"
+        if spec.checkpoint_uri:
+            run.checkpoints |= {info.uri.removeprefix(kept): store.get(info.uri) for info in store.list_objects(kept)}
         try:
             image.train(run)
         except ProgramFailed as exc:
             reason = f"AlgorithmError: {exc}, exit code: {exc.exit_code}"
             return replace(job.status, state=JobState.FAILED, reason=reason, phase="Failed", artifact_uri=artifact)
+        finally:
+            if spec.checkpoint_uri:
+                store.delete_prefix(kept)
+                for name, data in run.checkpoints.items():
+                    store.put(kept + name, data)
         store.put(artifact, b"")
         for name, data in run.model.items():
             store.put(f"{artifact}/{name}", data)

@@ -72,11 +72,27 @@ class Channel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Script:
+    """A program that one of SageMaker's framework images runs, rather than one of its own (script mode).
+
+    *program* is a file in the tar.gz at *code_uri*; *region* is where the job runs.
+    """
+
+    program: str
+    code_uri: str
+    region: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingSpec:
     """A training job: a container image, what it reads and where its artifacts go.
 
     *entrypoint* and *arguments* replace the image's own, as in Docker; empty means ``train``.
     *metrics* maps a metric's name to the regular expression that finds it in the log.
+
+    *checkpoint_uri* is what the program finds in ``/opt/ml/checkpoints``, and where that goes, so that a later job goes
+    on with it. *max_spot_seconds* asks for spare capacity, cheaper and taken back at any time: waiting for it and
+    running together take no longer; at least *max_runtime_seconds*. None is capacity on demand.
     """
 
     name: str
@@ -88,21 +104,29 @@ class TrainingSpec:
     metrics: Mapping[str, str] = field(default_factory=dict)
     entrypoint: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    script: Script | None = None
     role_arn: str | None = None
     instance_type: str = "ml.m5.large"
     instance_count: int = 1
     volume_size_gb: int = 30
     max_runtime_seconds: int = 86_400
+    checkpoint_uri: str | None = None
+    max_spot_seconds: int | None = None
     network_isolation: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model: a container image and the artifacts that it serves."""
+    """A model: a container image and the artifacts that it serves.
+
+    With *script* the image is one of SageMaker's framework images, and the artifact has the script in its folder
+    ``code``.
+    """
 
     image: str
     artifact_uri: str | None = None
+    script: Script | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     role_arn: str | None = None
     network_isolation: bool = False

@@ -32,3 +32,9 @@ def build_context() -> dict[str, Path]:
         )
     container = {f"containers/sentiment/{path.name}": path for path in sorted(CONTAINER.iterdir()) if path.is_file()}
     return container | {f"sentiment/{name}": _PACKAGE / name for name in MODULES}
+
+
+def script_mode_files() -> dict[str, Path]:
+    """What runs the application on an image of SageMaker's: each file by its path beside the script."""
+    container = {name: CONTAINER / name for name in ("script.py", "train", "contract.py", "codec.py")}
+    return container | {f"sentiment/{name}": _PACKAGE / name for name in MODULES}

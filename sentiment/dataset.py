@@ -3,7 +3,9 @@
 import hashlib
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path
 
 from sentiment import data
@@ -71,6 +73,20 @@ def prepare_labelled(path: Path, folder: Path) -> tuple[Path, int]:
     reviews = (data.Review(review.text, review.is_positive, "test") for review in data.csv_reviews(path))
     test = data.prepare(reviews, place).parts["test"]
     return test.csv_path, test.reviews
+
+
+def shares(path: Path, count: int) -> list[Path]:
+    """The lines of *path*, dealt out to *count* files in a folder beside it; *path* itself for one."""
+    if count == 1:
+        return [path]
+    folder = path.with_name(f"{path.stem}-{count}")
+    folder.mkdir(exist_ok=True)
+    made = [folder / f"{path.stem}-{number + 1}{path.suffix}" for number in range(count)]
+    with ExitStack() as files, path.open("rb") as lines:
+        opened = [files.enter_context(share.open("wb")) for share in made]
+        for line, share in zip(lines, cycle(opened), strict=False):
+            share.write(line)
+    return made
 
 
 def _reviews(source: str, folder: Path, advance: Advance) -> Iterable[data.Review]:

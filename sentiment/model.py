@@ -214,10 +214,10 @@ class SentimentModel:
             "energy_unit": self.energy_unit,
             "level_bits": list(self.table.level_bits),
         }
-        with _replacing(folder / _ARRAYS) as path, path.open("wb") as file:
+        with replacing(folder / _ARRAYS) as path, path.open("wb") as file:
             influence, energy = (part.astype(np.int16) for part in _unpacked(self.table.payloads))
             np.savez(file, marks=self.table.marks, influence=influence, energy=energy)
-        with _replacing(folder / _DOCUMENT) as path:
+        with replacing(folder / _DOCUMENT) as path:
             path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
     def _margins(self, texts: Sequence[str]) -> Floats:
@@ -286,7 +286,7 @@ _DTYPES = {"marks": np.uint16, "influence": np.int16, "energy": np.int16}
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Lend a path to write to, and put the file at *path* once it is whole."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

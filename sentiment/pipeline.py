@@ -27,10 +27,12 @@ from backends.specs import (
     JobStatus,
     ModelSpec,
     Plan,
+    Script,
     Split,
     TrainingSpec,
     TransformSpec,
 )
+from sentiment import prebuilt
 from sentiment.bundle import CONTAINER, MODULES
 from sentiment.reporter import Reporter
 from sentiment.settings import PROJECT, SentimentSettings
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 METRICS = {"train:accuracy": r"train:accuracy=([0-9.]+);"}
 _DIGEST_CHARS = 10
+_MAX_TRAINING_SECONDS = 3600
 _CSV = "text/csv"
 
 
@@ -103,7 +106,9 @@ class Pipeline:
         with self._timed(run, "train", "Train"):
             trained = self.train(prepared)
         with self._timed(run, "evaluate", "Test by batch transform"):
-            evaluated = self.evaluate(trained, self._uri(prepared, prepared.test_csv), prepared.test_size)
+            evaluated = self.evaluate(
+                trained, self._test_uri(self._uri(prepared, prepared.test_csv)), prepared.test_size
+            )
         run.accuracy, run.auc = evaluated.figures["accuracy"], evaluated.figures["auc"]
         run.report = str(evaluated.report)
         with self._timed(run, "deploy", "Deploy"):
@@ -115,7 +120,7 @@ class Pipeline:
         prepared = self.prepare()
         stem = self._training_stem(prepared)
         trained = Trained(stem, join_uri(f"{self._settings.prefix}/models", stem, "output", "model.tar.gz"), {})
-        uri = self._uri(prepared, prepared.test_csv)
+        uri = self._test_uri(self._uri(prepared, prepared.test_csv))
         backend, spec = self._backend, self.endpoint_spec(trained)
         return [
             backend.training.plan(self._training_spec(prepared, stem)),
@@ -148,15 +153,11 @@ class Pipeline:
 
     def upload(self, prepared: "Dataset") -> None:
         """Put the channels into the store; an object that is there already is not sent again."""
-        store = self._backend.store
-        store.ensure_bucket(self._settings.bucket)
-        for path in (prepared.train_csv, prepared.test_csv):
-            uri = self._uri(prepared, path)
-            if not self._fresh and self._is_stored(uri, path):
-                self._reporter.say(f"{uri} is there already")
-                continue
-            store.upload(path, uri, content_type=_CSV)
-            self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+        self._backend.store.ensure_bucket(self._settings.bucket)
+        if script := self._script:
+            self._store_code(script.code_uri)
+        self._store(prepared.train_csv, self._uri(prepared, prepared.train_csv))
+        self._store_shares(prepared.test_csv, self._uri(prepared, prepared.test_csv))
 
     def training_plan(self, prepared: "Dataset") -> Plan:
         """The native requests that training sends."""
@@ -167,6 +168,8 @@ class Pipeline:
         training = self._backend.training
         stem = self._training_stem(prepared)
         name, status = self._attempt(training, stem)
+        if self._fresh and self._settings.spot:
+            self._backend.store.delete_prefix(f"{self._checkpoints(prepared)}/")
         if status is None:
             training.start(self._training_spec(prepared, name))
         elif status.state is JobState.COMPLETED and status.artifact_uri:
@@ -180,12 +183,12 @@ class Pipeline:
     def evaluate(self, trained: Trained, uri: str, size: int) -> Evaluated:
         """Predict the labelled reviews at *uri* by batch transform, the truth joined to each prediction.
 
+        *uri*: of one object, or of a folder of them, with a slash at the end.
         *size*: how many reviews there are, for the progress bar.
         """
         transform = self._backend.transform
         name, status = self._attempt(transform, self._test_stem(trained, uri))
         spec = self.transform_spec(trained, uri, name)
-        output = f"{spec.output_uri}/{uri.rpartition('/')[2]}.out"
         report = self._settings.home / "reports" / name
         if status is None:
             transform.start(spec)
@@ -193,7 +196,7 @@ class Pipeline:
             self._finish(transform, name)
         else:
             self._reporter.say(f"transform job {name} has done this already (--fresh does it anew)")
-        figures = _written(report) or self._judge(output, size, report)
+        figures = _written(report) or self._judge(f"{spec.output_uri}/", size, report)
         self._reporter.say(
             f"accuracy {figures['accuracy']:.2%}, AUC {_shown(figures['auc'])}, log-loss {figures['log_loss']:.3f}, "
             f"calibration error {figures['ece']:.2%}"
@@ -201,17 +204,17 @@ class Pipeline:
         self._reporter.say(f"report: {report}")
         return Evaluated(name, figures, report)
 
-    def _judge(self, output: str, size: int, report: Path) -> Mapping[str, Any]:
+    def _judge(self, outputs: str, size: int, report: Path) -> Mapping[str, Any]:
         from sentiment import evaluation  # noqa: PLC0415  loads numpy and the plotting library
 
         with self._reporter.progress("judging predictions") as advance:
-            return evaluation.evaluate(_counted(self._rows(output), size, advance), report)
+            return evaluation.evaluate(_counted(self._rows(outputs), size, advance), report)
 
     def transform_spec(self, trained: Trained, uri: str, name: str) -> TransformSpec:
         """What evaluation asks for: the review goes to the model, text and label are joined to its answer."""
         return TransformSpec(
             name=name,
-            model=ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri),
+            model=self._model_spec(trained),
             input_uri=uri,
             output_uri=f"{self._settings.prefix}/predictions/{name}",
             content_type=_CSV,
@@ -220,7 +223,8 @@ class Pipeline:
             assemble=Split.LINE,
             input_filter="$[0]",
             join_input=True,
-            instance_type=self._settings.instance_type,
+            instance_type=self._settings.transform_instance_type or self._settings.instance_type,
+            instance_count=self._settings.transform_instances,
             tags=self._settings.tags,
         )
 
@@ -229,7 +233,7 @@ class Pipeline:
         trained = self.newest_model()
         prepared = self.prepare()
         self.upload(prepared)
-        return self.evaluate(trained, self._uri(prepared, prepared.test_csv), prepared.test_size)
+        return self.evaluate(trained, self._test_uri(self._uri(prepared, prepared.test_csv)), prepared.test_size)
 
     def evaluate_file(self, path: Path) -> Evaluated:
         """Evaluate a labelled CSV of the user's (columns text, label) with the newest model."""
@@ -239,13 +243,12 @@ class Pipeline:
         channel, size = dataset.prepare_labelled(path, self._settings.home / "data")
         uri = f"{self._settings.prefix}/evaluate/{channel.parent.name}/{path.stem}.csv"
         self._backend.store.ensure_bucket(self._settings.bucket)
-        if self._fresh or not self._is_stored(uri, channel):
-            self._backend.store.upload(channel, uri, content_type=_CSV)
-        return self.evaluate(trained, uri, size)
+        self._store_shares(channel, uri)
+        return self.evaluate(trained, self._test_uri(uri), size)
 
     def endpoint_spec(self, trained: Trained) -> EndpointSpec:
         """What deployment asks for: one endpoint, of the same name whatever model it serves."""
-        model = ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri)
+        model = self._model_spec(trained)
         return self._settings.hosting.spec(PROJECT, model, tags=self._settings.tags)
 
     def deployment_plans(self, trained: Trained) -> list[Plan]:
@@ -341,18 +344,44 @@ class Pipeline:
     def _test_stem(self, trained: Trained, uri: str) -> str:
         return f"{PROJECT}-test-{trained.digest}-{_digest(uri)[:6]}"
 
+    def _model_spec(self, trained: Trained) -> ModelSpec:
+        return ModelSpec(image=self._settings.image, artifact_uri=trained.artifact_uri, script=self._script)
+
+    @property
+    def _script(self) -> Script | None:
+        """What a framework image is to run; None where the image is the application's own."""
+        if not self._settings.script_region:
+            return None
+        digest, _ = prebuilt.packed_code()
+        code_uri = f"{self._settings.prefix}/code/{digest}/sourcedir.tar.gz"
+        return Script(program=prebuilt.PROGRAM, code_uri=code_uri, region=self._settings.script_region)
+
+    def _store_code(self, uri: str) -> None:
+        _, code = prebuilt.packed_code()
+        self._backend.store.put(uri, code, content_type="application/gzip")
+        self._reporter.say(f"code → {uri} ({len(code) / 1e3:.0f} kB)")
+
     def _training_spec(self, prepared: "Dataset", name: str) -> TrainingSpec:
+        spot: dict[str, Any] = {}
+        if self._settings.spot:
+            spot = {"checkpoint_uri": self._checkpoints(prepared), "max_spot_seconds": 2 * _MAX_TRAINING_SECONDS}
         return TrainingSpec(
+            **spot,
             name=name,
             image=self._settings.image,
+            script=self._script,
             output_uri=f"{self._settings.prefix}/models",
             channels=(Channel(name="train", uri=self._uri(prepared, prepared.train_csv), content_type=_CSV),),
             hyperparameters=self._settings.hyperparameters,
             metrics=METRICS,
             instance_type=self._settings.instance_type,
-            max_runtime_seconds=3600,
+            max_runtime_seconds=_MAX_TRAINING_SECONDS,
             tags=self._settings.tags,
         )
+
+    def _checkpoints(self, prepared: "Dataset") -> str:
+        """Where every attempt at training on *prepared* keeps its checkpoints."""
+        return f"{self._settings.prefix}/checkpoints/{self._training_stem(prepared)}"
 
     def _attempt(self, jobs: Jobs[Any], stem: str) -> tuple[str, JobStatus | None]:
         """The newest job named after *stem* if it serves (completed, or still running), else the next free name."""
@@ -380,16 +409,36 @@ class Pipeline:
             with self._reporter.progress(f"{jobs.kind} {name}"):
                 return jobs.finish(name)
         except KeyboardInterrupt:
-            self._reporter.say(f"interrupted: stopping {jobs.kind} {name}")
+            self._reporter.say(f"interrupted: stopping {jobs.kind} {name}; Ctrl-C again leaves before it has ended")
             jobs.stop(name)
             jobs.wait(name)
             raise
 
-    def _rows(self, uri: str) -> Iterator[tuple[str, int, float]]:
-        """(text, label, probability) of each line of a transform's output."""
-        with self._backend.store.reader(uri) as stream:
-            for text, label, _, probability in csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline="")):
-                yield text, label == "positive", float(probability)
+    def _rows(self, outputs: str) -> Iterator[tuple[str, int, float]]:
+        """(text, label, probability) of each line of a transform's outputs, all that lie below *outputs*."""
+        for info in self._backend.store.list_objects(outputs):
+            with self._backend.store.reader(info.uri) as stream:
+                for text, label, _, probability in csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline="")):
+                    yield text, label == "positive", float(probability)
+
+    def _store(self, path: Path, uri: str) -> None:
+        if not self._fresh and self._is_stored(uri, path):
+            self._reporter.say(f"{uri} is there already")
+            return
+        self._backend.store.upload(path, uri, content_type=_CSV)
+        self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    def _store_shares(self, path: Path, uri: str) -> None:
+        """Store labelled reviews as *uri*, or as many objects as machines are to share them: none is ever divided."""
+        from sentiment import dataset  # noqa: PLC0415  loads numpy
+
+        for share in dataset.shares(path, self._settings.transform_instances):
+            self._store(share, uri if share == path else self._test_uri(uri) + share.name)
+
+    def _test_uri(self, uri: str) -> str:
+        """What a batch transform of the reviews that :meth:`_store_shares` has stored as *uri* is to read."""
+        count = self._settings.transform_instances
+        return uri if count == 1 else f"{uri.removesuffix('.csv')}-{count}/"
 
     def _uri(self, prepared: "Dataset", path: Path) -> str:
         return f"{self._settings.prefix}/data/{prepared.fingerprint}/{path.stem}/{path.name}"

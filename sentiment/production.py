@@ -10,11 +10,13 @@ from typing import Any
 from backends.aws.account import AwsAccount
 from backends.aws.buckets import Bucket
 from backends.aws.costs import Item, load_prices, planned, shown, total
+from backends.aws.images import ImageRepository
 from backends.aws.roles import ExecutionRole, is_made_here
 from backends.aws.standing import GLOBAL, Application, Survey
 from backends.config import BackendConfig
 from backends.errors import BackendError
 from backends.specs import Plan, Request
+from sentiment.image import REPOSITORY
 from sentiment.pipeline import Pipeline
 from sentiment.reporter import Reporter, Silent
 from sentiment.settings import APPLICATION_TAG, PROJECT, SentimentSettings
@@ -93,6 +95,7 @@ class Production:
         attempt(self._application.remove_logs)
         attempt(self._remove_bucket)
         attempt(self._remove_role)
+        attempt(self._remove_images)
         attempt(lambda: self._look_around(kept))
         return Destroyed(removed, kept)
 
@@ -123,6 +126,11 @@ class Production:
     def _remove_role(self) -> list[str]:
         if self._makes_role and self._role.remove(self.account.client("iam")):
             return [f"role {self._role.name}"]
+        return []
+
+    def _remove_images(self) -> list[str]:
+        if self.bills and ImageRepository(self.account, REPOSITORY, _TAGS).delete():
+            return [f"image repository {REPOSITORY}"]
         return []
 
     def _look_around(self, kept: list[str]) -> list[str]:
@@ -212,7 +220,7 @@ def _role(account_id: str, region: str, settings: SentimentSettings) -> Executio
         region=region,
         stem=PROJECT,
         reads=[settings.prefix],
-        writes=[f"{settings.prefix}/models", f"{settings.prefix}/predictions"],
+        writes=[f"{settings.prefix}/{folder}" for folder in ("models", "predictions", "checkpoints")],
         image=settings.image,
         tags=_TAGS,
     )

@@ -7,10 +7,13 @@ Source of the last: J. Platt, "Probabilistic Outputs for Support Vector Machines
 :mod:`sentiment.model`.
 """
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +29,10 @@ from sentiment.model import (
     Training,
     packed,
     probability,
+    replacing,
 )
 from sentiment.table import Indices, Table
-from sentiment.text import Hashes, featurise
+from sentiment.text import TREATMENT_VERSION, Hashes, featurise
 
 
 def train(
@@ -37,10 +41,12 @@ def train(
     hyperparameters: Hyperparameters | None = None,
     *,
     progress: Callable[[str], None] = lambda _: None,
+    checkpoints: Path | None = None,
 ) -> SentimentModel:
     """Fit a model to *texts* and their *labels*, 1 for positive and 0 for negative.
 
-    The same input gives the same model. *progress* gets a sentence at each step. Needs scikit-learn.
+    The same input gives the same model. *progress* gets a sentence at each step. The folder *checkpoints* keeps the
+    result of the first of the two fits, which a later call with the same input does not do again. Needs scikit-learn.
 
     Raises:
         ValueError: labels and texts differ in number, a label is neither 0 nor 1, a class has fewer than two
@@ -54,8 +60,15 @@ def train(
     rows = _Rows.of([texts[index] for index in order], settings)
     progress(f"{rows.width:,} n-grams stand in at least {settings.min_df} reviews")
     fit = _Fit(rows, positive[order], int(is_held_out.sum()), settings.c)
-    progress(f"fitting to all reviews but {fit.held_out:,}")
-    margins, truth = fit.held_out_margins(), fit.positive[: fit.held_out]
+    checkpoint = checkpoints and checkpoints / f"margins-{_digest(texts, positive, settings)}.npy"
+    margins = _read_checkpoint(checkpoint, fit.held_out)
+    if margins is None:
+        progress(f"fitting to all reviews but {fit.held_out:,}")
+        margins = fit.held_out_margins()
+        _write_checkpoint(checkpoint, margins)
+    else:
+        progress(f"fitting to all reviews but {fit.held_out:,}: a checkpoint has the result")
+    truth = fit.positive[: fit.held_out]
     slope, offset = _platt(margins, truth)
     accuracy = float(np.mean((slope * margins + offset >= 0) == truth))
     progress("fitting the model to all reviews")
@@ -65,6 +78,32 @@ def train(
     energy, energy_unit = _whole(ratios**2)
     table = rows.table.filled(packed(influence, energy))
     return SentimentModel(settings, training, slope * bias + offset, influence_unit, energy_unit, table)
+
+
+def _digest(texts: Sequence[str], positive: npt.NDArray[np.bool_], settings: Hyperparameters) -> str:
+    """What tells the first fit of one training from that of any other."""
+    whole = hashlib.sha256(json.dumps([TREATMENT_VERSION, asdict(settings)]).encode() + positive.tobytes())
+    for text in texts:
+        whole.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
+    return whole.hexdigest()[:16]
+
+
+def _read_checkpoint(path: Path | None, length: int) -> Floats | None:
+    """The margins at *path*; None if there are none, or what is there is not whole."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        margins = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    is_sound = margins.shape == (length,) and margins.dtype == np.float64 and np.isfinite(margins).all()
+    return margins if is_sound else None
+
+
+def _write_checkpoint(path: Path | None, margins: Floats) -> None:
+    if path is not None:
+        with replacing(path) as draft, draft.open("wb") as file:
+            np.save(file, margins, allow_pickle=False)
 
 
 def _whole(values: Floats) -> tuple[Shorts, float]:

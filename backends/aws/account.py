@@ -9,6 +9,16 @@ from typing import Any
 from backends.config import BackendConfig
 from backends.errors import BackendError, BackendUnavailable, InvalidSpec
 
+# What a service says that has too much to do, beside every status from 500 on.
+_BUSY = frozenset({"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"})
+_SERVER_ERROR = 500
+
+
+def is_passing(error: Any) -> bool:
+    """True when a ClientError of boto3's says that the same request may be carried out a while later."""
+    status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return error.response["Error"]["Code"] in _BUSY or status >= _SERVER_ERROR
+
 
 class AwsAccount:
     """Clients for the account that boto3's own chain of credentials leads to.

@@ -119,6 +119,11 @@ def _bucket(document: Document, region: str) -> Item:
     return Item(kind="bucket", name=document["Bucket"], region=region, prices=prices)
 
 
+def _repository(document: Document, region: str) -> Item:
+    prices = {GB_MONTH: load_prices().price(region, "ECR", GB_MONTH)}
+    return Item(kind="image repository", name=document["repositoryName"], region=region, prices=prices)
+
+
 def _role(document: Document, region: str) -> Item:
     return Item(kind="role", name=f"{document['Path']}{document['RoleName']}", region=region)
 
@@ -160,6 +165,7 @@ def _endpoint(document: Document, region: str) -> Item:
 # What a request makes that is worth a line in the plan; an endpoint's costs stand in its configuration.
 _MAKERS: dict[str, Callable[[Document, str], Item]] = {
     "CreateBucket": _bucket,
+    "CreateRepository": _repository,
     "CreateRole": _role,
     "CreateTrainingJob": _training_job,
     "CreateModel": _model,

@@ -27,6 +27,7 @@ from backends.naming import split_uri
 from backends.sagemaker.readings import ServiceError
 from backends.specs import Split
 
+_MOST_INSTANCES = 20
 _PAYLOAD_PRODUCT_LIMIT_MB = 100
 _MEDIA_TYPE = re.compile(r"[\x20-\x7e]{0,256}")
 _CHOICES = {
@@ -129,8 +130,11 @@ def _check(site: Site, request: Document) -> None:
     uri = required(request, "TransformInput.DataSource.S3DataSource.S3Uri")
     output_uri = required(request, "TransformOutput.S3OutputPath")
     count = required(request, "TransformResources.InstanceCount")
-    if count != 1:
-        raise refuse(f"InstanceCount {count}: this engine runs transform jobs on one host for now. Ask for one.")
+    check_range(count, "TransformResources.InstanceCount", 1)
+    if count > _MOST_INSTANCES:
+        raise refuse(
+            f"InstanceCount {count}: this engine starts at most {_MOST_INSTANCES} servers for a transform job."
+        )
     kind = request["TransformInput"]["DataSource"]["S3DataSource"].get("S3DataType")
     if kind not in {"S3Prefix", "ManifestFile"}:
         raise refuse(f"S3DataType {kind}: batch transform reads S3Prefix and ManifestFile.")

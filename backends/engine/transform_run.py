@@ -1,16 +1,19 @@
 """One batch transform, carried out from its container's start to its end (contract C). Runs in a supervisor process.
 
-    inputs ─► batches, in order ─► at most MaxConcurrentTransforms at the model ─► answers, in order ─► outputs
+    inputs ─► batches, in order ─► at most MaxConcurrentTransforms at each server ─► answers, in order ─► outputs
 
 One window runs over all objects, so many small objects keep the model as busy as one large one. Memory holds the
 window's batches, never an object. An output appears in the store only when all its records have succeeded.
+Each of several instances is a server of its own; the objects are dealt out to them in turn.
 """
 
 import json
 import os
 import tempfile
+import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -67,6 +70,7 @@ class _Output:
 
     input_uri: str
     uri: str
+    model: "_Model"
     draft: BinaryIO
     source: BinaryIO | None = None
     failed: bool = False
@@ -104,16 +108,19 @@ class _TransformRun:
         self._request = job.request
         self._job = job
         self._folder = site.folder(job)
-        self._container = ServingContainer(
-            site=site,
-            label=job.facts["seat"],
-            name=job.name,
-            instance_type=job.request["TransformResources"].get("InstanceType", ""),
-            folder=self._folder / "container",
-            log_path=self._folder / "container.log",
-            model=job.facts["model"],
-            environment=_environment(job.request),
-        )
+        self._containers = [
+            ServingContainer(
+                site=site,
+                label=job.facts["seat"],
+                name=job.name,
+                instance_type=job.request["TransformResources"].get("InstanceType", ""),
+                folder=self._folder / name,
+                log_path=self._folder / f"{name}.log",
+                model=job.facts["model"],
+                environment=_environment(job.request),
+            )
+            for name in _container_names(job.request["TransformResources"]["InstanceCount"])
+        ]
         self._processing = data_processing(job.request)
         self._assemble = Split(job.request["TransformOutput"].get("AssembleWith", "None"))
         self._reason = ""
@@ -126,14 +133,15 @@ class _TransformRun:
         try:
             status, reason = self._outcome()
         finally:
-            self._container.end()
+            for container in self._containers:
+                container.end()
             layout.remove(self._folder / "tmp")
         self._end(status, reason)
 
     def _outcome(self) -> tuple[str, str]:
         """The job's last status and its FailureReason."""
         try:
-            self._start_container()
+            self._start_containers()
             self._transform()
             return self._judged()
         except GivenUp:
@@ -154,14 +162,17 @@ class _TransformRun:
             return "Completed", ""
         if self._reason == _SERVER_ERROR_REASON:
             # Who ends closes its connections first.
-            self._container.has_ended_within(_LAST_LOOK_SECONDS)
-        epitaph = self._container.epitaph()
+            for container in self._containers:
+                container.has_ended_within(_LAST_LOOK_SECONDS)
+        epitaph = next(filter(None, (container.epitaph() for container in self._containers)), "")
         return "Failed", self._reason + (f" ({epitaph})" if epitaph else "")
 
-    def _start_container(self) -> None:
-        self._container.prepare()
-        self._container.start()
-        self._container.wait_healthy(self._site.settings.startup_timeout_seconds, self._stop_requested)
+    def _start_containers(self) -> None:
+        for container in self._containers:
+            container.prepare()
+            container.start()
+        for container in self._containers:
+            container.wait_healthy(self._site.settings.startup_timeout_seconds, self._stop_requested)
 
     def _transform(self) -> None:
         # Listed once, before anything is written: the output may lie below the same prefix.
@@ -172,17 +183,28 @@ class _TransformRun:
             f"MaxPayloadInMB={packing.max_payload_bytes // records.MEBIBYTE}, "
             f"BatchStrategy={_SPELLED[str(packing.strategy)]}"
         )
-        model = _Model(self._container.exchange, self._request, self._processing)
+        models = [
+            _Model(container.exchange, self._request, self._processing, most_at_once=concurrency)
+            for container in self._containers
+        ]
+        shares = [self._work(inputs[number :: len(models)], model, packing) for number, model in enumerate(models)]
         window = concurrency * _WINDOW_FACTOR if packing.strategy is Strategy.SINGLE_RECORD else concurrency + 1
-        relay = Relay(self._work(inputs, packing), model.act, concurrency=concurrency, window=window)
+        relay = Relay(
+            _in_turn(shares),
+            lambda work: work.output.model.act(work),
+            concurrency=concurrency * len(models),
+            window=window * len(models),
+        )
         with relay:
             try:
                 for work, result in relay.results(self._raise_if_stopped):
                     self._take(work, result)
             except BaseException:
                 # Requests in flight may take as long as the client's time-out, which nobody wants to wait for.
-                model.give_up()
-                self._container.kill()
+                for model in models:
+                    model.give_up()
+                for container in self._containers:
+                    container.kill()
                 raise
 
     def _inputs(self) -> list[tuple[str, str]]:
@@ -199,12 +221,12 @@ class _TransformRun:
                 found.append((info.uri, records.output_key(prefix, key)))
         return found
 
-    def _work(self, inputs: list[tuple[str, str]], packing: Packing) -> Iterator[_Work]:
+    def _work(self, inputs: list[tuple[str, str]], model: "_Model", packing: Packing) -> Iterator[_Work]:
         """Every batch of every object, and where each object ends or cannot be read further. Runs in any thread."""
         for uri, output_key in inputs:
             target = join_uri(self._request["TransformOutput"]["S3OutputPath"], output_key)
             draft = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed when the object is finished
-            output = _Output(uri, target, draft)
+            output = _Output(uri, target, model, draft)
             try:
                 for batch in self._batches(output, packing):
                     yield _Work(output, batch)
@@ -261,7 +283,7 @@ class _TransformRun:
 
     def _negotiate(self) -> tuple[Packing, int]:
         """The request's word, else the container's, else SageMaker's default, member by member (C.2)."""
-        offered = _execution_parameters(self._container.exchange, self._site.settings.ping_timeout_seconds)
+        offered = _execution_parameters(self._containers[0].exchange, self._site.settings.ping_timeout_seconds)
         payload = self._request.get("MaxPayloadInMB")
         payload = offered.get("MaxPayloadInMB", 6) if payload is None else payload
         strategy = self._request.get("BatchStrategy") or offered.get("BatchStrategy", "MultiRecord")
@@ -310,11 +332,12 @@ class _TransformRun:
 
 
 class _Model:
-    """The model at work: filters, request, retries, join."""
+    """The model at work on one instance: filters, request, retries, join."""
 
-    def __init__(self, exchange: Exchange, request: Document, processing: DataProcessing) -> None:
+    def __init__(self, exchange: Exchange, request: Document, processing: DataProcessing, *, most_at_once: int) -> None:
         client = request.get("ModelClientConfig", {})
         self._exchange = exchange
+        self._places = threading.Semaphore(most_at_once)
         self._processing = processing
         self._timeout_seconds = client.get("InvocationsTimeoutInSeconds", 600)
         self._tries = 1 + client.get("InvocationsMaxRetries", 3)
@@ -341,13 +364,14 @@ class _Model:
             return b""
         if isinstance(asked, BackendError):
             raise asked
-        if isinstance(asked, _Whole):
-            work.output.streamed = True
-            self.stream(asked, work.output.draft)
-            return b""
-        if isinstance(asked, Span):
-            return self._ask(lambda: self._send(asked)).body
-        return self.answer(asked)
+        with self._places:
+            if isinstance(asked, _Whole):
+                work.output.streamed = True
+                self.stream(asked, work.output.draft)
+                return b""
+            if isinstance(asked, Span):
+                return self._ask(lambda: self._send(asked)).body
+            return self.answer(asked)
 
     def answer(self, batch: Batch) -> bytes:
         """The records as they go into the output: asked, filtered and joined."""
@@ -393,6 +417,21 @@ class _Model:
             if tried >= self._tries:
                 raise lost
             time.sleep(_RETRY_PAUSE_SECONDS * tried)
+
+
+def _container_names(count: int) -> list[str]:
+    return ["container", *(f"container-{number}" for number in range(2, count + 1))]
+
+
+def _in_turn(shares: list[Iterator[_Work]]) -> Iterator[_Work]:
+    """One piece of work of each share after the other, until all are used up."""
+    waiting = deque(shares)
+    while waiting:
+        share = waiting.popleft()
+        if (work := next(share, None)) is not None:
+            yield work
+            del work
+            waiting.append(share)
 
 
 def _end_line(draft: BinaryIO) -> None:

@@ -63,13 +63,31 @@ def training_plan(spec: TrainingSpec, *, role_arn: str) -> Plan:
         document["InputDataConfig"] = [
             _channel(channel.name, channel.uri, channel.content_type) for channel in spec.channels
         ]
-    if spec.hyperparameters:
-        document["HyperParameters"] = _strings("hyperparameter", spec.hyperparameters)
+    if spec.hyperparameters or spec.script:
+        document["HyperParameters"] = _hyperparameters(spec)
     if spec.environment:
         document["Environment"] = _strings("environment variable", spec.environment)
+    if spec.checkpoint_uri:
+        split_uri(spec.checkpoint_uri, key_required=False)
+        document["CheckpointConfig"] = {"S3Uri": spec.checkpoint_uri}
+    check_spot(spec)
+    if spec.max_spot_seconds is not None:
+        document["EnableManagedSpotTraining"] = True
+        document["StoppingCondition"]["MaxWaitTimeInSeconds"] = spec.max_spot_seconds
     if spec.network_isolation:
         document["EnableNetworkIsolation"] = True
     return Plan("training job", spec.name, (Request("CreateTrainingJob", _tagged(document, spec.tags)),))
+
+
+def check_spot(spec: TrainingSpec) -> None:
+    """Raise InvalidSpec if *spec* wants to run for longer than it may wait and run."""
+    if spec.max_spot_seconds is not None and spec.max_spot_seconds < spec.max_runtime_seconds:
+        raise InvalidSpec(
+            f"training job {spec.name!r} may run {spec.max_runtime_seconds} s; its max_spot_seconds, for waiting and "
+            f"running, are {spec.max_spot_seconds}.",
+            kind="training job",
+            name=spec.name,
+        )
 
 
 def transform_plan(spec: TransformSpec, *, role_arn: str) -> Plan:
@@ -213,12 +231,41 @@ def _model(model: ModelSpec, role_arn: str) -> Document:
     if model.artifact_uri:
         split_uri(model.artifact_uri)
         container["ModelDataUrl"] = model.artifact_uri
-    if model.environment:
-        container["Environment"] = _strings("environment variable", model.environment)
+    if model.environment or model.script:
+        container["Environment"] = _serving_environment(model)
     document: Document = {"PrimaryContainer": container, "ExecutionRoleArn": model.role_arn or role_arn}
     if model.network_isolation:
         document["EnableNetworkIsolation"] = True
     return document
+
+
+def _hyperparameters(spec: TrainingSpec) -> Document:
+    """As they are; for a framework image all in JSON, as its toolkit decodes them, with what says what to run."""
+    own = _strings("hyperparameter", spec.hyperparameters)
+    if spec.script is None:
+        return own
+    split_uri(spec.script.code_uri)
+    toolkit = {
+        "sagemaker_program": spec.script.program,
+        "sagemaker_submit_directory": spec.script.code_uri,
+        "sagemaker_container_log_level": 20,  # INFO
+        "sagemaker_job_name": spec.name,
+        "sagemaker_region": spec.script.region,
+    }
+    return {name: json.dumps(value) for name, value in (own | toolkit).items()}
+
+
+def _serving_environment(model: ModelSpec) -> Document:
+    own = _strings("environment variable", model.environment)
+    if model.script is None:
+        return own
+    return {
+        "SAGEMAKER_PROGRAM": model.script.program,
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        "SAGEMAKER_CONTAINER_LOG_LEVEL": "20",
+        "SAGEMAKER_REGION": model.script.region,
+        **own,
+    }
 
 
 def _variant(variant: Variant, model: str) -> Document:

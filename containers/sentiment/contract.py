@@ -3,6 +3,7 @@
     $SAGEMAKER_BASE_DIR, else /opt/ml
       input/config/{hyperparameters,inputdataconfig,resourceconfig}.json    what was asked for
       input/data/<channel>/                                                 File mode data
+      checkpoints/      there if the job keeps checkpoints: what an earlier job left, and what a later one will find
       model/            what becomes model.tar.gz, and where `serve` finds it again
       output/data/      what becomes output.tar.gz
       output/failure    why it failed; its first 1024 characters become the job's FailureReason
@@ -74,6 +75,12 @@ class Tree:
     def output_data(self) -> Path:
         """Where files beside the model go."""
         return self.base / "output" / "data"
+
+    @property
+    def checkpoints(self) -> Path | None:
+        """Where checkpoints are kept; None if this job keeps none. Another folder of the request's is not used."""
+        folder = self.base / "checkpoints"
+        return folder if folder.is_dir() else None
 
     def hyperparameters(self) -> dict[str, str]:
         """The hyperparameters as text. Values that a client wrote as JSON strings lose their quotes.

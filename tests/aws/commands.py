@@ -29,7 +29,7 @@ _ACTIONS = {
     "tagging:GetResources": "tag:GetResources",
 }
 _ALLOWED_TO_ALL = {"sts:GetCallerIdentity"}
-_TAGGING = {"sagemaker": "sagemaker:AddTags", "iam": "iam:TagRole"}
+_TAGGING = {"sagemaker": "sagemaker:AddTags", "iam": "iam:TagRole", "ecr": "ecr:TagResource"}
 _ROLES = {"RoleArn", "ExecutionRoleArn"}
 
 
@@ -40,7 +40,7 @@ def needed(model: OperationModel, params: Mapping[str, Any]) -> set[str]:
     if operation in _ALLOWED_TO_ALL:
         return set()
     actions = {_ACTIONS.get(operation, operation)}
-    if model.name.startswith("Create") and params.get("Tags"):
+    if model.name.startswith("Create") and (params.get("Tags") or params.get("tags")):
         actions.add(_TAGGING[service])
     if model.name.startswith("Create") and _ROLES & params.keys():
         actions.add("iam:PassRole")

@@ -13,9 +13,12 @@ import boto3
 import pytest
 
 from backends import open_backend
+from backends.aws.account import AwsAccount
+from backends.aws.images import ImageRepository
 from backends.config import load_config
 from backends.specs import ModelSpec, Split, TrainingSpec, TransformSpec
 from sentiment.bundle import CONTAINER
+from sentiment.image import REPOSITORY
 from sentiment.production import callers_policy
 from sentiment.settings import APPLICATION_TAG, IMAGE, PROJECT
 from tests.aws.commands import Commands, recording, user_of_aws
@@ -25,6 +28,14 @@ from tests.emulator import served
 
 EMULATED_BUCKET = "greenroom-000000000000-us-east-1"
 TAGS = {APPLICATION_TAG: PROJECT}
+# Source: Amazon ECR user guide, "IAM permissions for pushing an image".
+ENGINES_PUSH = {
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:CompleteLayerUpload",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+}
 STRANGE_TRUST = {
     "Version": "2012-10-17",
     "Statement": [{"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}],
@@ -94,7 +105,17 @@ def an_account_with_a_past(tmp_path: Path) -> set[str]:
     return record.actions
 
 
-WAYS: list[Callable[[Path], set[str]]] = [steps_on_the_emulator, an_account_with_a_past]
+def an_image_in_ecr(tmp_path: Path) -> set[str]:
+    """Pushed twice; what the Docker engine asks of ECR in between goes through no client of ours."""
+    with fresh_account(), recording() as record:
+        repository = ImageRepository(AwsAccount(load_config(backend="aws")), REPOSITORY, TAGS)
+        assert not repository.holds("1")
+        assert repository.ensure() == repository.ensure()
+        repository.login()
+    return record.actions | ENGINES_PUSH
+
+
+WAYS: list[Callable[[Path], set[str]]] = [steps_on_the_emulator, an_account_with_a_past, an_image_in_ecr]
 
 
 @pytest.mark.timeout(300)

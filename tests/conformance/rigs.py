@@ -177,6 +177,13 @@ def _train(run: TrainingRun) -> None:
         run.stopping.wait(60)
         run.model["model.txt"] = b"saved on the way out"
         return
+    if mode == "resume":
+        steps = run.checkpoints.get("steps", b"") + b"step\n"
+        run.checkpoints["steps"] = steps
+        if len(steps.splitlines()) < int(run.hyperparameters["steps"]):
+            raise ProgramFailed("taken back", 1)
+        run.model["model.txt"] = steps
+        return
     channel = run.channels.get("train", {})
     run.model["model.txt"] = b"".join(channel[name] for name in sorted(channel))
     run.model["serve.json"] = run.hyperparameters.get("serve", "{}").encode()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from backends import SupportsLogs
@@ -98,6 +100,31 @@ def test_an_unknown_image_is_refused(rig: Rig, name: str, prefix: str) -> None:
         rig.backend.training.start(TrainingSpec(name=name, image="no-such-image", output_uri=f"{prefix}/out"))
     with pytest.raises(NotFound):
         rig.backend.training.status(name)
+
+
+def test_a_job_goes_on_from_the_checkpoints_of_another(rig: Rig, name: str, prefix: str) -> None:
+    """What a job leaves in its checkpoints is stored though it fails, and the next job with the same URI finds it."""
+    first = replace(
+        spec(rig, name, prefix, mode="resume", steps="2"),
+        checkpoint_uri=f"{prefix}/checkpoints",
+        max_runtime_seconds=60,
+        max_spot_seconds=120,
+    )
+    rig.backend.training.start(first)
+    with pytest.raises(JobFailed, match="taken back"):
+        rig.backend.training.finish(name, timeout_seconds=LIMIT_SECONDS)
+    assert rig.peek(f"{prefix}/checkpoints/steps") == b"step\n"
+    rig.backend.training.start(replace(first, name=f"{name}-again"))
+    status = rig.backend.training.finish(f"{name}-again", timeout_seconds=LIMIT_SECONDS)
+    assert status.artifact_uri
+    assert rig.model_files(status.artifact_uri)["model.txt"] == b"step\nstep\n"
+
+
+def test_spare_capacity_has_to_be_waited_for_long_enough(rig: Rig, name: str, prefix: str) -> None:
+    """A job cannot be allowed to run for longer than waiting and running may take together."""
+    wanted = replace(spec(rig, name, prefix), max_runtime_seconds=60, max_spot_seconds=59)
+    with pytest.raises(InvalidSpec, match="max_spot_seconds"):
+        rig.backend.training.plan(wanted)
 
 
 @pytest.mark.parametrize("bad", ["", "-x", "x-", "a_b", "a" * 64, "a/b", "ä"])

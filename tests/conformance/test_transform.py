@@ -45,6 +45,14 @@ def test_every_line_is_answered_in_order(rig: Rig, name: str, prefix: str, strat
     assert outputs(rig, prefix) == {"a.csv.out": b"X,1\nY,2\nZ,3\n", "deeper/b.csv.out": b"W,4\n"}
 
 
+def test_several_instances_give_the_same_outputs(rig: Rig, name: str, prefix: str) -> None:
+    """How many machines share the objects changes nothing in what is stored."""
+    for key in "abc":
+        rig.plant(f"{prefix}/in/{key}.csv", f"{key},1\n{key},2\n".encode())
+    run(rig, replace(spec(rig, name, prefix), instance_count=2))
+    assert outputs(rig, prefix) == {f"{key}.csv.out": f"{key.upper()},1\n{key.upper()},2\n".encode() for key in "abc"}
+
+
 def test_an_unsplit_object_is_one_request(rig: Rig, name: str, prefix: str) -> None:
     """SplitType None sends the object as it is and stores the answer as it comes."""
     rig.plant(f"{prefix}/in/page", b"two\nlines")

@@ -16,7 +16,7 @@ import docker
 from docker.models.containers import Container
 from docker.types import Mount
 
-from tests.containers.rigs import LIMIT_SECONDS, Job, Rig, Served, Trained, serving_tree, until, write_tree
+from tests.containers.rigs import LIMIT_SECONDS, Job, Rig, Served, Trained, files_in, serving_tree, until, write_tree
 from tests.docker_engine import sentiment_image
 
 _PORT = 8080
@@ -41,13 +41,14 @@ class ImageRig(Rig):
                     container.kill("SIGTERM")
             status = container.wait(timeout=LIMIT_SECONDS)["StatusCode"]
             left = folder / "left"
-            for name in "model", "output":
+            for name in ("model", "output", *(["checkpoints"] if job.checkpoints is not None else [])):
                 chunks, _ = container.get_archive(f"/opt/ml/{name}")
                 with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tape:
                     tape.extractall(left, filter="data")
         failure = left / "output" / "failure"
         text = failure.read_text() if failure.exists() else None
-        return Trained(status, "".join(lines), text, left / "model", left / "output" / "data")
+        kept = files_in(left / "checkpoints")
+        return Trained(status, "".join(lines), text, left / "model", left / "output" / "data", kept)
 
     @contextmanager
     def serve(self, model: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:

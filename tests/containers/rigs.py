@@ -39,6 +39,7 @@ class Job:
     hosts: tuple[str, ...] = ("algo-1",)
     current_host: str = "algo-1"
     stop_at: str = ""
+    checkpoints: Mapping[str, bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Trained:
     failure: str | None
     model: Path
     output: Path
+    checkpoints: Mapping[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,8 @@ class ProcessRig(Rig):
             status = process.wait(LIMIT_SECONDS)
         failure = base / "output" / "failure"
         text = failure.read_text() if failure.exists() else None
-        return Trained(status, "".join(lines), text, base / "model", base / "output" / "data")
+        kept = files_in(base / "checkpoints")
+        return Trained(status, "".join(lines), text, base / "model", base / "output" / "data", kept)
 
     @contextmanager
     def serve(self, model: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Served]:
@@ -195,6 +198,15 @@ def write_tree(base: Path, job: Job) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     (config / "inputdataconfig.json").write_text(json.dumps(channels))
+    if job.checkpoints is not None:
+        (base / "checkpoints").mkdir()
+        for file_name, content in job.checkpoints.items():
+            (base / "checkpoints" / file_name).write_bytes(content)
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The files right in *folder*; none if it is not there."""
+    return {path.name: path.read_bytes() for path in folder.glob("*")}
 
 
 def serving_tree(model: Path, folder: Path) -> Path:

@@ -1,6 +1,7 @@
 """The `train` program under the contract."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,19 @@ def test_formats(rig: Rig, tmp_path: Path) -> None:
     assert done.status == 0, done.log
     assert "train: 60 reviews, 30 positive" in done.log
     assert "validation:reviews=10;" in done.log
+
+
+def test_what_was_taken_back_is_taken_up(rig: Rig, tmp_path: Path) -> None:
+    """A job that is ended between its fits leaves the first in its checkpoints; the next one does not do it again."""
+    job = Job({"train": {"a.csv": GOOD}}, checkpoints={})
+    first = rig.train(replace(job, stop_at="fitting the model to all"), tmp_path / "first")
+    assert len(first.checkpoints) == 1
+    second = rig.train(replace(job, checkpoints=first.checkpoints), tmp_path / "second")
+    assert second.status == 0, second.log
+    assert "a checkpoint has the result" in second.log
+    assert second.checkpoints == first.checkpoints
+    whole = rig.train(replace(job, checkpoints=None), tmp_path / "whole")
+    assert (whole.model / "model.npz").read_bytes() == (second.model / "model.npz").read_bytes()
 
 
 @pytest.mark.parametrize(

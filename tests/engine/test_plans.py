@@ -20,6 +20,7 @@ from backends.specs import (
     ModelSpec,
     Plan,
     Scaling,
+    Script,
     Serverless,
     Split,
     Strategy,
@@ -38,8 +39,14 @@ texts = some.dictionaries(
 tags = some.dictionaries(names, names, max_size=3)
 uris = some.builds("s3://bucket/{}".format, names)
 images = some.sampled_from(["probe", "probe:1", "1.dkr.ecr.us-east-1.amazonaws.com/x:y"])
+scripts = some.none() | some.builds(Script, program=names, code_uri=uris, region=some.just("eu-west-1"))
 models = some.builds(
-    ModelSpec, image=images, artifact_uri=some.none() | uris, environment=texts, network_isolation=some.booleans()
+    ModelSpec,
+    image=images,
+    artifact_uri=some.none() | uris,
+    script=scripts,
+    environment=texts,
+    network_isolation=some.booleans(),
 )
 trainings = some.builds(
     TrainingSpec,
@@ -54,6 +61,9 @@ trainings = some.builds(
     metrics=some.dictionaries(names, some.just("loss=(.*)"), max_size=2),
     entrypoint=some.lists(names, max_size=2).map(tuple),
     arguments=some.lists(names, max_size=2).map(tuple),
+    script=scripts,
+    checkpoint_uri=some.none() | uris,
+    max_spot_seconds=some.none() | some.integers(86_400, 2_592_000),
     network_isolation=some.booleans(),
     tags=tags,
 )
@@ -270,6 +280,46 @@ def test_what_can_never_be_carried_out_is_no_plan(make: Callable[[], Plan]) -> N
     """InvalidSpec, before anything is sent."""
     with pytest.raises(InvalidSpec):
         make()
+
+
+def test_a_script_is_asked_for_as_the_sdk_does() -> None:
+    """Training: every hyperparameter in JSON, beside the toolkit's own. Serving: from the model's archive."""
+    script = Script(program="script.py", code_uri="s3://bucket/code/sourcedir.tar.gz", region="eu-west-1")
+    spec = TrainingSpec(name="job", image="probe", output_uri="s3://bucket", script=script, hyperparameters={"c": "1"})
+    (request,) = plans.training_plan(spec, role_arn=ROLE).requests
+    assert request.document["HyperParameters"] == {
+        "c": '"1"',
+        "sagemaker_program": '"script.py"',
+        "sagemaker_submit_directory": '"s3://bucket/code/sourcedir.tar.gz"',
+        "sagemaker_container_log_level": "20",
+        "sagemaker_job_name": '"job"',
+        "sagemaker_region": '"eu-west-1"',
+    }
+    model = ModelSpec(image="probe", script=script, environment={"SAGEMAKER_CONTAINER_LOG_LEVEL": "10"})
+    endpoint = EndpointSpec(name="e", variants=(Variant(model=model),))
+    container: Any = plans.endpoint_plan(endpoint, role_arn=ROLE).requests[0].document["PrimaryContainer"]
+    assert container["Environment"] == {
+        "SAGEMAKER_PROGRAM": "script.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        "SAGEMAKER_CONTAINER_LOG_LEVEL": "10",
+        "SAGEMAKER_REGION": "eu-west-1",
+    }
+
+
+def test_spare_capacity_is_asked_for_with_its_limit() -> None:
+    """And the checkpoints that make it worth while."""
+    spec = TrainingSpec(
+        name="job",
+        image="probe",
+        output_uri="s3://bucket",
+        max_runtime_seconds=60,
+        max_spot_seconds=90,
+        checkpoint_uri="s3://bucket/kept",
+    )
+    (request,) = plans.training_plan(spec, role_arn=ROLE).requests
+    assert request.document["EnableManagedSpotTraining"] is True
+    assert request.document["StoppingCondition"] == {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 90}
+    assert request.document["CheckpointConfig"] == {"S3Uri": "s3://bucket/kept"}
 
 
 def test_roles_of_the_spec_win() -> None:

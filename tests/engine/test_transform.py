@@ -1,4 +1,4 @@
-"""Batch transforms under contract C, on one host."""
+"""Batch transforms under contract C."""
 
 import gzip
 import json
@@ -55,6 +55,32 @@ def test_the_container_sees_what_was_asked(stage: Stage) -> None:
     seen = json.loads(outputs(stage, "headers")["a.out"])
     assert (seen["content-type"], seen["accept"]) == ("text/csv", "text/csv")
     assert seen["user-agent"] == "Go-http-client/1.1"
+
+
+def test_instances_share_the_objects(stage: Stage) -> None:
+    """Each object goes to one of the servers, in turn by their keys; one that gets none idles (C.4)."""
+    objects = dict.fromkeys("abcde", b"environment\nenvironment\n")
+    job = run(stage, "instances", objects, TransformResources={"InstanceCount": 3})
+    assert job["TransformResources"]["InstanceCount"] == 3
+    asked = {
+        key: {json.loads(line)["SAGEMAKER_BIND_TO_PORT"] for line in answer.splitlines()}
+        for key, answer in outputs(stage, "instances").items()
+    }
+    assert [len(servers) for servers in asked.values()] == [1] * 5
+    assert asked["a.out"] == asked["d.out"]
+    assert asked["b.out"] == asked["e.out"]
+    assert len(set.union(*asked.values())) == 3
+    job = run(stage, "idle", {"a": b"x\n"}, TransformResources={"InstanceCount": 2})
+    assert job["TransformJobStatus"] == "Completed"
+
+
+def test_one_of_several_servers_that_dies_fails_the_job(stage: Stage) -> None:
+    """What the others have done is stored; the reason names the end of the one."""
+    objects = {"a": b"x\n", "b": b"die\n", "c": b"y\n"}
+    job = run(stage, "one-dies", objects, TransformResources={"InstanceCount": 3})
+    assert job["TransformJobStatus"] == "Failed"
+    assert "exit code 9" in job["FailureReason"]
+    assert outputs(stage, "one-dies") == {"a.out": b"X\n", "c.out": b"Y\n"}
 
 
 def test_headers_that_were_not_asked_are_absent(stage: Stage) -> None:
@@ -300,7 +326,8 @@ def test_stopping_does_not_wait_for_the_model(stage: Stage) -> None:
         ({"MaxPayloadInMB": 60, "MaxConcurrentTransforms": 2}, "exceeds 100 MB"),
         ({"ModelClientConfig": {"InvocationsMaxRetries": 4}}, "less than or equal to 3"),
         ({"ModelClientConfig": {"InvocationsTimeoutInSeconds": 0}}, "greater than or equal to 1"),
-        ({"TransformResources": {"InstanceCount": 2}}, "one host"),
+        ({"TransformResources": {"InstanceCount": 0}}, "greater than or equal to 1"),
+        ({"TransformResources": {"InstanceCount": 21}}, "at most 20 servers"),
         ({"ModelName": "no-such"}, 'Could not find model "arn:aws:sagemaker:us-east-1:000000000000:model/no-such".'),
         ({"TransformOutput": {"S3OutputPath": "file:///tmp"}}, "not an S3 URI"),
         ({"DataProcessing": {"InputFilter": "$['a_b']"}}, 'Unexpected "_" in JsonPath'),

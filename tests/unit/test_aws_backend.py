@@ -14,9 +14,10 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 from backends import open_backend
-from backends.aws.backend import CloudWatchLogs, caller
+from backends.aws.backend import caller
+from backends.aws.logs import CloudWatchLogs
 from backends.config import BackendConfig
-from backends.errors import AlreadyExists, BackendUnavailable, InvalidSpec, ModelError, NotFound
+from backends.errors import AlreadyExists, BackendError, BackendUnavailable, InvalidSpec, ModelError, NotFound
 from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining
 from backends.specs import JobState, TrainingSpec
 
@@ -43,7 +44,7 @@ def stubs() -> Iterator[dict[str, Any]]:
 
 def room(stubs: dict[str, Any], kind: Any) -> Any:
     call = caller(stubs["clients"]["sagemaker"], stubs["clients"]["sagemaker-runtime"])
-    logs = CloudWatchLogs(stubs["clients"]["logs"], call)
+    logs = CloudWatchLogs(stubs["clients"]["logs"], call, poll_seconds=0.01)
     return kind(call, place="AWS us-east-1", role_arn=ROLE, read_log=logs.read, poll_seconds=0.01)
 
 
@@ -123,7 +124,7 @@ def test_an_invocation_reads_the_stream(stubs: dict[str, Any]) -> None:
 
 
 def test_logs_are_read_to_their_end(stubs: dict[str, Any]) -> None:
-    """Every stream of the job, page by page, until the token repeats."""
+    """Every stream of the job, page by page, until the token repeats; one that is throttled is asked for again."""
     group = "/aws/sagemaker/TrainingJobs"
     logs = stubs["logs"]
     logs.add_response(
@@ -133,13 +134,36 @@ def test_logs_are_read_to_their_end(stubs: dict[str, Any]) -> None:
     )
     stream = {"logGroupName": group, "logStreamName": "job-1/algo-1-1", "startFromHead": True}
     logs.add_response("get_log_events", {"events": [{"message": "one\n"}], "nextForwardToken": "f/1"}, stream)
+    logs.add_client_error("get_log_events", "ThrottlingException", "Rate exceeded")
     logs.add_response(
         "get_log_events", {"events": [{"message": "two"}], "nextForwardToken": "f/2"}, stream | {"nextToken": "f/1"}
     )
     logs.add_response("get_log_events", {"events": [], "nextForwardToken": "f/2"}, stream | {"nextToken": "f/2"})
     call = caller(stubs["clients"]["sagemaker"], stubs["clients"]["sagemaker-runtime"])
-    reader = CloudWatchLogs(stubs["clients"]["logs"], call)
+    reader = CloudWatchLogs(stubs["clients"]["logs"], call, poll_seconds=0.01, patience_seconds=60)
     assert list(reader.read("training job", "job-1", follow=False)) == ["one", "two"]
+
+
+def test_a_log_that_may_not_be_read_is_said(stubs: dict[str, Any]) -> None:
+    """A refusal that stays is no lost connection: it is not tried again."""
+    stubs["logs"].add_client_error("describe_log_streams", "AccessDeniedException", "User … is not authorized")
+    call = caller(stubs["clients"]["sagemaker"], stubs["clients"]["sagemaker-runtime"])
+    reader = CloudWatchLogs(stubs["clients"]["logs"], call, poll_seconds=0.01, patience_seconds=60)
+    with pytest.raises(BackendError, match="not authorized"):
+        list(reader.read("training job", "job-1", follow=False))
+
+
+def test_a_place_that_is_busy_is_waited_for(stubs: dict[str, Any]) -> None:
+    """Throttling that outlasts boto3's own retries ends a look, not a wait."""
+    training = room(stubs, SageMakerTraining)
+    stubs["sagemaker"].add_client_error("describe_training_job", "ThrottlingException", "Rate exceeded")
+    with pytest.raises(BackendUnavailable, match="Rate exceeded"):
+        training.status("job-1")
+    training.patience_seconds = 60
+    stubs["sagemaker"].add_client_error("describe_training_job", "InternalFailure", "…", http_status_code=500)
+    stubs["sagemaker"].add_client_error("describe_training_job", "ValidationException", "Requested resource not found.")
+    with pytest.raises(NotFound):
+        training.wait("job-1")
 
 
 def test_a_role_is_needed() -> None:

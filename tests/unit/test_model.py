@@ -136,6 +136,26 @@ def test_training_is_deterministic(tmp_path: Path) -> None:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+@pytest.mark.parametrize("damage", [b"", b"no numpy file"])
+def test_a_checkpoint_saves_work_and_changes_nothing(tmp_path: Path, damage: bytes) -> None:
+    """It is used by a training on the same input alone; one that is not whole is made anew."""
+    texts, labels = corpus(60)
+    said: list[str] = []
+    first = train(texts, labels, progress=said.append, checkpoints=tmp_path)
+    (checkpoint,) = tmp_path.iterdir()
+    kept = checkpoint.read_bytes()
+    for change, is_used in ((lambda: None, True), (lambda: checkpoint.write_bytes(damage or kept[:-8]), False)):
+        change()
+        said.clear()
+        again = train(texts, labels, progress=said.append, checkpoints=tmp_path)
+        assert any("a checkpoint has the result" in line for line in said) == is_used
+        assert (again.bias, again.training) == (first.bias, first.training)
+        assert checkpoint.read_bytes() == kept
+    said.clear()
+    train([*texts[1:], "another film"], labels, progress=said.append, checkpoints=tmp_path)
+    assert not any("a checkpoint has the result" in line for line in said)
+
+
 def test_progress_is_told() -> None:
     """Training says what it is doing."""
     said: list[str] = []

@@ -14,7 +14,7 @@ from backends.errors import InvalidSpec, JobFailed, NotFound
 from backends.memory import MemoryImage, Model, ProgramFailed, TrainingRun, open_memory
 from backends.specs import JobState, Serverless
 from sentiment.hosting import Hosting
-from sentiment.pipeline import Pipeline
+from sentiment.pipeline import Pipeline, Trained
 from sentiment.reporter import Silent
 from sentiment.settings import IMAGE, SentimentSettings
 from tests.archives import archive
@@ -99,6 +99,44 @@ def test_a_failed_job_is_tried_again_under_a_new_name(settings: SentimentSetting
         Pipeline(opened, settings, Silent()).run()
         second, first = opened.training.names()
         assert second == f"{first}-2"
+
+
+def test_a_job_that_was_taken_back_is_taken_up(settings: SentimentSettings) -> None:
+    """With spare capacity every attempt finds what the one before has kept; a fresh one begins at the beginning."""
+    found: list[dict[str, bytes]] = []
+
+    def taken_back(run: TrainingRun) -> None:
+        found.append(dict(run.checkpoints))
+        run.checkpoints["step"] = b"1"
+        if len(found) == 1:
+            raise ProgramFailed("taken back")
+        good(run)
+
+    spot = replace(settings, spot=True)
+    with backend(taken_back) as opened:
+        prepared = Pipeline(opened, spot, Silent()).prepare()
+        Pipeline(opened, spot, Silent()).upload(prepared)
+        with pytest.raises(JobFailed):
+            Pipeline(opened, spot, Silent()).train(prepared)
+        Pipeline(opened, spot, Silent()).train(prepared)
+        Pipeline(opened, spot, Silent(), fresh=True).train(prepared)
+        assert found == [{}, {"step": b"1"}, {}]
+        Pipeline(opened, spot, Silent()).destroy()
+        assert not list(opened.store.list_objects("s3://greenroom/"))
+
+
+def test_several_machines_may_share_a_transform(settings: SentimentSettings) -> None:
+    """As many objects as machines, all of them judged; number and kind are the transform's alone."""
+    wanted = replace(settings, transform_instances=3, transform_instance_type="ml.c5.xlarge")
+    with backend() as opened:
+        pipeline = Pipeline(opened, wanted, Silent())
+        done = pipeline.run()
+        (report,) = (wanted.home / "reports").glob("*/figures.json")
+        assert json.loads(report.read_text())["reviews"] == done.test_size
+        outputs = [info.uri for info in opened.store.list_objects("s3://greenroom/sentiment/predictions/")]
+        assert [uri.rpartition("/")[2] for uri in outputs] == [f"test-{number}.csv.out" for number in (1, 2, 3)]
+        spec = pipeline.transform_spec(Trained("sentiment-train-x", "s3://greenroom/m", {}), "s3://greenroom/d", "job")
+    assert (spec.instance_count, spec.instance_type) == (3, "ml.c5.xlarge")
 
 
 def test_a_model_that_is_gone_is_trained_again(settings: SentimentSettings) -> None:

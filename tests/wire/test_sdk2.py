@@ -1,5 +1,6 @@
 """The SageMaker Python SDK 2.257, unmodified, against ``greenroom serve``."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tests.conformance.rigs import PROBE
 from tests.emulator import served
-from tests.wire.sdks import Client, client
+from tests.wire.sdks import ROOT, SCRIPT, Client, client
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,3 +78,24 @@ def test_script_mode(sdk: Client, numbers: str) -> None:
 def test_what_is_not_emulated_is_said(sdk: Client) -> None:
     """A tuner's job is refused in words, not by a hanging client."""
     assert "Greenroom does not carry out CreateHyperParameterTuningJob" in sdk.ask("tune")
+
+
+def test_the_prebuilt_image_is_the_one_that_the_sdk_knows(sdk: Client) -> None:
+    """Its registry differs from region to region; one that there is not is said."""
+    code = """
+import sys
+from backends.errors import InvalidSpec
+from sentiment.prebuilt import image_uri
+for region in sys.argv[1:]:
+    try:
+        print(image_uri(region, "ml.m5.large"))
+    except InvalidSpec as error:
+        print(error)
+"""
+    folder = subprocess.run([SCRIPT, "sdk2", "folder"], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+
+    command = [f"{folder}/bin/python", "-c", code, "eu-central-1", "nowhere-1"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    uri, refusal = done.stdout.splitlines()
+    assert uri == "492215442770.dkr.ecr.eu-central-1.amazonaws.com/sagemaker-scikit-learn:1.4-2-cpu-py3"
+    assert "there is no prebuilt scikit-learn image for ml.m5.large in nowhere-1" in refusal

@@ -153,8 +153,8 @@ class Logs(Service):
 
     def _of(self, resource: Resource) -> Iterator[_Stream]:
         began = int(resource.created)
-        instance = "i-" + sha256(f"{resource.name}@{resource.created}".encode()).hexdigest()[:17]
         for path in sorted(self._site.folder(resource).glob("*.log")):
+            instance = _instance(resource, path.stem.partition("container-")[2])
             if resource.kind == TRAINING:
                 name = f"{resource.name}/{path.stem}-{began}"
             elif resource.kind == ENDPOINT:
@@ -162,6 +162,11 @@ class Logs(Service):
             else:
                 name = f"{resource.name}/{instance}-{began}" + ("/data-log" if path.stem == "data" else "")
             yield _Stream(name, path, began * 1000)
+
+
+def _instance(resource: Resource, number: str) -> str:
+    """The id of one of a resource's instances; *number* is empty for the first."""
+    return "i-" + sha256(f"{resource.name}@{resource.created}{number}".encode()).hexdigest()[:17]
 
 
 def _read(stream: _Stream, start: int, limit: int) -> tuple[list[Members], int]:

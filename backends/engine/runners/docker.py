@@ -37,7 +37,7 @@ _LAST_OUTPUT_SECONDS = 10
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _FOREIGN = "exec format error"
 _NOT_STARTABLE = re.compile(f"executable file not found|no such file or directory|{_FOREIGN}|permission denied")
-_DISK_FULL = (
+DISK_FULL = (
     "the Docker engine's disk is full: 'docker system df' shows what lies there, 'docker image prune' and 'docker "
     "builder prune' make room; then run it again"
 )
@@ -272,7 +272,7 @@ class _Container(Running):
         last_words = tail(self._program.log_path)
         if _FOREIGN in last_words and (foreign := self._foreign()):
             return f"{_FOREIGN}: {foreign}"
-        return _DISK_FULL if NO_SPACE in last_words else ""
+        return DISK_FULL if NO_SPACE in last_words else ""
 
     def collect(self) -> None:
         with ThreadPoolExecutor(2) as threads:
@@ -399,7 +399,7 @@ def answering(tried: str) -> Iterator[None]:
         yield
     except APIError as exc:
         explanation = str(exc.explanation or exc)
-        hint = f" ({_DISK_FULL})" if NO_SPACE.lower() in explanation.lower() else ""
+        hint = f" ({DISK_FULL})" if NO_SPACE.lower() in explanation.lower() else ""
         raise RunnerFailed(f"the Docker engine could not {tried}: {explanation}{hint}") from exc
     except (DockerException, RequestException) as exc:
         raise RunnerFailed(
