@@ -67,15 +67,17 @@ class ExecutionRole:
         bucket = split_uri(self.reads[0], key_required=False)[0]
         folders = [split_uri(uri, key_required=False)[1] for uri in self.reads]
         logs = f"arn:aws:logs:{self.region}:{self.account}:log-group:/aws/sagemaker"
-        groups = [f"{logs}/{name}" for name in _JOB_GROUPS] + [f"{logs}/Endpoints/{self.stem}-*"]
+        endpoints = [f"{logs}/Endpoints/{self.stem}", f"{logs}/Endpoints/{self.stem}-*"]
+        groups = [f"{logs}/{name}" for name in _JOB_GROUPS] + endpoints
         streams = [f"{logs}/{name}:log-stream:{self.stem}-*" for name in _JOB_GROUPS]
+        streams += [f"{group}:log-stream:*" for group in endpoints]
         statements = [
             _allow("Read", ["s3:GetObject"], [_objects(uri) for uri in self.reads]),
             _allow("Write", ["s3:PutObject", "s3:AbortMultipartUpload"], [_objects(uri) for uri in self.writes]),
             _allow("List", ["s3:ListBucket"], [f"arn:aws:s3:::{bucket}"])
             | {"Condition": {"StringLike": {"s3:prefix": [f"{folder}/*" for folder in folders]}}},
             _allow("LogGroups", ["logs:CreateLogGroup", "logs:DescribeLogStreams"], groups),
-            _allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], [*streams, f"{groups[-1]}:log-stream:*"]),
+            _allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], streams),
             _allow("Metrics", ["cloudwatch:PutMetricData"], ["*"])
             | {"Condition": {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}}},
         ]

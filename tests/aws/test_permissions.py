@@ -52,6 +52,7 @@ def steps_on_the_emulator(tmp_path: Path) -> set[str]:
         with recording() as record:
             sentiment.done("run", "--source", sentiment.source)
             sentiment.done("predict", "a good film")
+            sentiment.done("run", "--source", sentiment.source, "-p", "min_df=2")
             sentiment.done("status")
             owner.create_multipart_upload(Bucket=EMULATED_BUCKET, Key="sentiment/begun")
             owner.put_object(Bucket=EMULATED_BUCKET, Key="sentiment/slow.txt", Body=b"sleep=60\n")
