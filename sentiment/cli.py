@@ -317,6 +317,30 @@ def logs(
 
 
 @app.command()
+def parity(
+    context: typer.Context,
+    *,
+    against: Annotated[Path, typer.Option(help="The configuration file of the other backend.")],
+    tolerance: Annotated[float, typer.Option(min=0.0, help="How far apart two numbers may be.")] = 1e-6,
+    as_json: JsonOption = False,
+) -> None:
+    """Send the same requests to two backends and print what differs; 1 if anything does. Nothing is started."""
+    other = typer.Context(context.command, obj=Globals(None, None, None, against, context.obj.image))
+    with _pipeline(context) as here, _pipeline(other) as there:
+        if here.config == there.config:
+            raise typer.BadParameter(f"{against} leads to the same place; GREENROOM_… variables win over files")
+        from sentiment.parity import compare, comparison_table  # noqa: PLC0415
+
+        found = compare(here, there, tolerance=tolerance, say=here.reporter.say)
+        if as_json:
+            _print(found, as_json=True)
+        else:
+            print(comparison_table(found))  # noqa: T201
+    if found.differences:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
 def destroy(
     context: typer.Context,
     *,
