@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sentiment.pipeline import Pipeline
     from sentiment.reporter import Reporter
     from sentiment.settings import SentimentSettings
+    from sentiment.webtier import WebTier
 
 app = typer.Typer(
     help="Sentiment of reviews, rehearsed on this machine or run on AWS: the same pipeline, one flag.",
@@ -88,6 +89,12 @@ PrintCommandOption = Annotated[
 DebugOption = Annotated[
     DebugName | None,
     typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
+]
+
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+TtlOption = Annotated[
+    str | None,
+    typer.Option("--ttl", help="AWS deletes the endpoint after so long: 90m, 2h, 3d; 0 takes that back. AWS backend."),
 ]
 
 
@@ -190,6 +197,8 @@ def evaluate(
 def deploy(
     context: typer.Context,
     *,
+    ttl: TtlOption = None,
+    yes: YesOption = False,
     dry_run: DryRunOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
@@ -201,9 +210,15 @@ def deploy(
         if dry_run:
             _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
             return
+        web_tier = _web_tier(opened, ttl, yes=yes)
+        expires = {}
+        if web_tier and ttl:  # Before what it ends: an interrupt must leave nothing that stays.
+            expires = {"expires": web_tier.expire(opened.pipeline.endpoint_spec(trained).name, ttl)}
         endpoint = opened.pipeline.deploy(trained)
+        if web_tier:
+            web_tier.own(endpoint)
         opened.show_command(endpoint)
-        _print({"endpoint": endpoint}, as_json=as_json)
+        _print({"endpoint": endpoint} | expires, as_json=as_json)
 
 
 @app.command()
@@ -245,10 +260,23 @@ def web(
     host: Annotated[
         str, typer.Option(help="The name or address to serve at; by any but this, others reach it.")
     ] = "127.0.0.1",
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Serve it on this machine though the model is on AWS; as the local backend does."),
+    ] = False,
+    ttl: TtlOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the page for the deployed model (step 7), until Ctrl-C."""
+    """Serve the page for the deployed model (step 7), until Ctrl-C; on AWS, publish it there and say where."""
     with _pipeline(context) as opened:
+        web_tier = _web_tier(opened, ttl, yes=yes)
+        if web_tier and not here:
+            published = web_tier.publish(opened.pipeline.endpoint(), ttl)
+            _print(published, as_json=as_json)
+            return
+        if ttl:
+            raise typer.BadParameter("--ttl goes with a page that is published, not with --here")
         from sentiment.webserver import serve_page  # noqa: PLC0415  web servers are slow to load
 
         serve_page(
@@ -279,6 +307,8 @@ def run(
             _print_plans(opened.pipeline.plans())
             return
         done = opened.pipeline.run()
+        if web_tier := _web_tier(opened):
+            web_tier.own(done.endpoint)
         opened.show_command(done.endpoint)
         _print(done, as_json=as_json)
 
@@ -344,14 +374,16 @@ def parity(
 def destroy(
     context: typer.Context,
     *,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder."""
+    """Remove everything that was made: the page, endpoints, jobs, models, objects and, locally, the state folder."""
     with _pipeline(context) as opened:
         if not yes:
             typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
-        gone = opened.pipeline.destroy()
+        web_tier = _web_tier(opened)
+        gone = web_tier.remove() if web_tier else []
+        gone += opened.pipeline.destroy()
         config = opened.config
     if config.backend == "local":
         from backends.local.backend import remove_home  # noqa: PLC0415
@@ -477,6 +509,22 @@ def _pipeline(
         reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
         yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter)
+
+
+def _web_tier(opened: _Opened, ttl: str | None = None, *, yes: bool = False) -> "WebTier | None":
+    """The page's stack; None for the local backend, which has none."""
+    if opened.config.backend != "aws":
+        if ttl:
+            raise typer.BadParameter("--ttl is about AWS: sentiment --backend aws …")
+        return None
+    from backends.aws.account import AwsAccount  # noqa: PLC0415  boto3 is slow to load
+    from sentiment.webtier import WebTier  # noqa: PLC0415
+
+    def agree(question: str) -> None:
+        if not yes:
+            typer.confirm(question, abort=True, err=True)
+
+    return WebTier(AwsAccount(opened.config), opened.settings, opened.backend.store, opened.reporter, agree)
 
 
 def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:

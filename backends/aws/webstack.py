@@ -1,4 +1,4 @@
-"""The web tier on AWS: one CloudFormation stack (``template.yaml``) in front of one endpoint, and the page in its bucket.
+"""The web tier on AWS: one CloudFormation stack (``template.yaml``) in front of one endpoint, and the page.
 
     prepare ── change set ──> shown, agreed to ── apply ──> settled ── publish ──> page in the bucket, edges invalidated
 
@@ -9,7 +9,7 @@ import hashlib
 import io
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,7 +38,9 @@ _UNBORN = "REVIEW_IN_PROGRESS"
 _GIVEN_UP = "cancelled"
 _NO_CHANGES = ("didn't contain changes", "No updates are to be performed")
 # How servers other than AWS say that they do not know a service or an operation.
-_UNKNOWN = frozenset(("UnknownOperationException", "UnknownOperation", "InvalidAction", "InternalFailure", "501", "404"))
+_UNKNOWN = frozenset(
+    ("UnknownOperationException", "UnknownOperation", "InvalidAction", "InternalFailure", "501", "404")
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,12 @@ class WebStack:
     # --- changing it
 
     def prepare(
-        self, parameters: Mapping[str, str], *, tags: Mapping[str, str], function: Path | None = None, code_uri: str = ""
+        self,
+        parameters: Mapping[str, str],
+        *,
+        tags: Mapping[str, str],
+        function: Path | None = None,
+        code_uri: str = "",
     ) -> ChangeSet:
         """Work out what *parameters* would change; those that are not given stay as they are. Nothing is changed yet.
 
@@ -133,7 +140,7 @@ class WebStack:
                 ChangeSetType=kind,
                 TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
                 Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(wanted.items())],
-                Tags=[{"Key": key, "Value": value} for key, value in sorted(tags.items())],
+                Tags=_tag_list(tags),
                 Capabilities=["CAPABILITY_IAM"],
             )
         change_set = ChangeSet(made["Id"], made["StackId"], code=code)
@@ -204,6 +211,15 @@ class WebStack:
             if changed or gone:
                 self._invalidate(self._resource("Distribution"))
         return sorted(changed + gone)
+
+    def tag_endpoint(self, endpoint: str, tags: Mapping[str, str], *, obsolete: Sequence[str] = ()) -> None:
+        """Give *endpoint*, which is not of the stack, *tags* beside its own, and take those called *obsolete* away."""
+        sagemaker = self._account.client("sagemaker")
+        with self._asked(f"tagging endpoint {endpoint}"):
+            arn = sagemaker.describe_endpoint(EndpointName=endpoint)["EndpointArn"]
+            sagemaker.add_tags(ResourceArn=arn, Tags=_tag_list(tags))
+            if obsolete:
+                sagemaker.delete_tags(ResourceArn=arn, TagKeys=list(obsolete))
 
     def delete(self) -> bool:
         """Remove the stack with all that is in its bucket; False if there was none.
@@ -385,7 +401,10 @@ class WebStack:
 
     def _failure(self, ended: "_Ended") -> JobFailed:
         return JobFailed(
-            f"stack {self._name!r} ended in {ended.state}: {ended.reason}", kind="stack", name=self._name, reason=ended.reason
+            f"stack {self._name!r} ended in {ended.state}: {ended.reason}",
+            kind="stack",
+            name=self._name,
+            reason=ended.reason,
         )
 
     @contextmanager
@@ -434,6 +453,10 @@ class _Ended:
             self.reason = self.reason or (reason if _says_failure(status) else "")
         elif _says_failure(status) and _GIVEN_UP not in reason and not self.reason:
             self.reason = f"{event['LogicalResourceId']} ({event['ResourceType']}): {reason}"
+
+
+def _tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
 
 
 def _says_failure(status: str) -> bool:
