@@ -71,7 +71,7 @@ def _show_access_log() -> None:
 
 @contextmanager
 def _runtime_api(config: BackendConfig) -> Iterator[str]:
-    """Yield the URL of the runtime API: the configured one (empty: AWS's), or the emulator's on a port while this lasts.
+    """Yield the URL of the runtime API: the configured one (empty: AWS's own), or else the emulator's while this lasts.
 
     It gets a process of its own, for in a thread it and the gateway would take turns at one interpreter lock.
     """
