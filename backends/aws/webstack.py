@@ -101,9 +101,7 @@ class WebStack:
     def parameters(self) -> dict[str, str]:
         """The parameters in force; none where there is no stack."""
         found = self._found()
-        if found is None or found["StackStatus"] in _DEAD | {_UNBORN}:
-            return {}
-        return {given["ParameterKey"]: given["ParameterValue"] for given in found.get("Parameters", [])}
+        return {} if found is None or found["StackStatus"] in _DEAD else _parameters(found)
 
     # --- changing it
 
@@ -124,20 +122,19 @@ class WebStack:
             InvalidSpec: CloudFormation cannot make a change set of it.
             Conflict: the stack is in a state that only deleting it ends.
         """
-        code = {}
-        wanted = self.parameters | dict(parameters)
+        found = self._updatable()
+        code, wanted = {}, _parameters(found) | dict(parameters)
         if function is not None:
             data = function_zip(function)
             key = f"{hashlib.sha256(data).hexdigest()[:_DIGEST_CHARS]}.zip"
             code[f"{code_uri}/{key}"] = data
             bucket, prefix = split_uri(code_uri)
             wanted |= {"CodeBucket": bucket, "CodeKey": f"{prefix}/{key}"}
-        kind = self._make_ready()
         with self._asked("CreateChangeSet"):
             made = self._cloudformation.create_change_set(
                 StackName=self._name,
                 ChangeSetName=f"greenroom-{time.time_ns()}",
-                ChangeSetType=kind,
+                ChangeSetType="UPDATE" if found else "CREATE",
                 TemplateBody=TEMPLATE.read_text(encoding="utf-8"),
                 Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in sorted(wanted.items())],
                 Tags=_tag_list(tags),
@@ -274,15 +271,15 @@ class WebStack:
             longest_pause_seconds=self._poll_seconds,
         )
 
-    def _make_ready(self) -> str:
-        """Wait for others, clear the remains of failures away; CREATE or UPDATE, as the stack then needs."""
+    def _updatable(self) -> dict[str, Any] | None:
+        """The stack if it can be updated, else None: it can be made. Waits for others and clears away what failed."""
         found = self._settled()
         if found is not None and found["StackStatus"] in _DEAD:
             self._say(f"stack {self._name} is {found['StackStatus']}: removing what is left of it")
             self._delete(found)
-            found = None
+            return None
         if found is None or found["StackStatus"] == _UNBORN:
-            return "CREATE"
+            return None
         if found["StackStatus"] == "UPDATE_ROLLBACK_FAILED":
             raise Conflict(
                 f"stack {self._name!r} is UPDATE_ROLLBACK_FAILED: AWS could not take its last change back "
@@ -290,7 +287,7 @@ class WebStack:
                 kind="stack",
                 name=self._name,
             )
-        return "UPDATE"
+        return found
 
     def _worked_out(self, change_set: ChangeSet) -> tuple[str, str]:
         def look() -> tuple[str, str]:
@@ -453,6 +450,11 @@ class _Ended:
             self.reason = self.reason or (reason if _says_failure(status) else "")
         elif _says_failure(status) and _GIVEN_UP not in reason and not self.reason:
             self.reason = f"{event['LogicalResourceId']} ({event['ResourceType']}): {reason}"
+
+
+def _parameters(stack: dict[str, Any] | None) -> dict[str, str]:
+    found = stack.get("Parameters", []) if stack else []
+    return {given["ParameterKey"]: given["ParameterValue"] for given in found}
 
 
 def _tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
