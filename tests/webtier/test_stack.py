@@ -1,0 +1,244 @@
+"""The stack's life in servers whose CloudFormation we did not write: made, seen, changed, removed."""
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.aws.account import AwsAccount
+from backends.aws.webstack import WebStack, function_zip
+from backends.config import BackendConfig
+from backends.errors import NotFound, NotSupported
+from backends.gateway import FunctionSettings, GatewaySettings
+from backends.page import CACHE_CONTROL
+from backends.stores.s3 import S3Store
+from sentiment.bundle import HANDLER, WEB
+from tests.webtier.conftest import Place
+
+# moto says of each type that it does not know that it does not.
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse .* not supported by moto:UserWarning")
+
+BUCKET = "artifacts"
+CODE = f"s3://{BUCKET}/functions"
+TAGS = {"greenroom:application": "test", "greenroom:owner": "me"}
+EXPIRES = "2099-01-01T00:00:00"
+ENDPOINT_ARN = "arn:aws:sagemaker:us-east-1:{account}:endpoint/{name}"
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+
+
+@pytest.fixture
+def account(place: Place) -> AwsAccount:
+    return AwsAccount(BackendConfig(backend="aws", endpoint_url=place.url))
+
+
+@pytest.fixture
+def stack(place: Place, account: AwsAccount) -> Iterator[WebStack]:
+    """A stack with page and schedule; afterwards nothing is left of it."""
+    store = S3Store(place.client("s3"))
+    store.ensure_bucket(BUCKET)
+    before = everything(place)
+    stack = WebStack(account, store, f"tier-{next(_numbers)}", say=print)
+    deploy(stack, EndpointName="first", Expires=EXPIRES)
+    yield stack
+    stack.delete()
+    assert everything(place) == before
+    assert not stack.delete()
+
+
+def deploy(stack: WebStack, function: Path | None = HANDLER, **parameters: str) -> bool:
+    """Bring *stack* to these parameters; True if that changed it."""
+    change_set = stack.prepare({"CodeBucket": BUCKET, **parameters}, tags=TAGS, function=function, code_uri=CODE)
+    stack.apply(change_set)
+    return bool(change_set.changes)
+
+
+def everything(place: Place) -> dict[str, list[str]]:
+    """What there is of each type that the server knows, by name."""
+    looks: dict[str, Callable[[], list[str]]] = {
+        "AWS::IAM::Role": lambda: [role["RoleName"] for role in place.client("iam").list_roles()["Roles"]],
+        "AWS::Lambda::Function": lambda: [
+            found["FunctionName"] for found in place.client("lambda").list_functions()["Functions"]
+        ],
+        "AWS::Logs::LogGroup": lambda: [
+            group["logGroupName"] for group in place.client("logs").describe_log_groups()["logGroups"]
+        ],
+        "AWS::S3::Bucket": lambda: [bucket["Name"] for bucket in place.client("s3").list_buckets()["Buckets"]],
+        "AWS::Scheduler::Schedule": lambda: [
+            schedule["Name"] for schedule in place.client("scheduler").list_schedules()["Schedules"]
+        ],
+        "AWS::ApiGatewayV2::Api": lambda: [api["ApiId"] for api in place.client("apigatewayv2").get_apis()["Items"]],
+        "AWS::CloudFront::Distribution": lambda: _items(place, "list_distributions", "DistributionList"),
+        "AWS::CloudFront::CachePolicy": lambda: _items(place, "list_cache_policies", "CachePolicyList", Type="custom"),
+        "AWS::CloudFront::ResponseHeadersPolicy": lambda: _items(
+            place, "list_response_headers_policies", "ResponseHeadersPolicyList", Type="custom"
+        ),
+        "AWS::CloudFront::OriginAccessControl": lambda: _items(
+            place, "list_origin_access_controls", "OriginAccessControlList"
+        ),
+    }
+    return {kind: sorted(look()) for kind, look in looks.items() if place.knows(kind)}
+
+
+def _items(place: Place, operation: str, answer: str, **query: str) -> list[str]:
+    found = getattr(place.client("cloudfront"), operation)(**query)[answer]
+    return [json.dumps(item, default=str) for item in found.get("Items", [])]
+
+
+def resource(place: Place, stack: WebStack, logical_name: str) -> str:
+    """What a resource is called in its own service."""
+    found = place.client("cloudformation").describe_stack_resource(
+        StackName=stack._name, LogicalResourceId=logical_name
+    )
+    return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
+
+def function(place: Place, stack: WebStack) -> Any:
+    return place.client("lambda").get_function(FunctionName=resource(place, stack, "Function"))["Configuration"]
+
+
+def statements(place: Place, stack: WebStack, role: str) -> list[dict[str, Any]]:
+    """What *role* may do, every variable of the template filled in."""
+    iam, name = place.client("iam"), resource(place, stack, role)
+    (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+    found: list[dict[str, Any]] = document["Statement"]
+    return found
+
+
+def test_the_function_is_the_handler(place: Place, stack: WebStack) -> None:
+    """The zip that was worked out, the role, the endpoint's name and the log group of the stack."""
+    found = function(place, stack)
+    assert base64.b64decode(found["CodeSha256"]) == hashlib.sha256(function_zip(HANDLER)).digest()
+    assert found["Environment"]["Variables"] == {"ENDPOINT_NAME": "first"}
+    assert found["Role"].endswith(f"role/{resource(place, stack, 'FunctionRole')}")
+    assert (found["Handler"], found["Timeout"]) == ("handler.handler", 29)
+    (group,) = place.client("logs").describe_log_groups(logGroupNamePrefix=resource(place, stack, "FunctionLogs"))[
+        "logGroups"
+    ]
+    assert group["retentionInDays"] == 14
+
+
+def test_the_roles_may_what_the_template_says(place: Place, stack: WebStack, account: AwsAccount) -> None:
+    """On real ARNs: one endpoint, one log group."""
+    arn = ENDPOINT_ARN.format(account=account.id, name="first")
+    ask, log = statements(place, stack, "FunctionRole")
+    assert (ask["Action"], ask["Resource"]) == ("sagemaker:InvokeEndpoint", arn)
+    assert resource(place, stack, "FunctionLogs") in log["Resource"]
+    (delete,) = statements(place, stack, "ExpiryRole")
+    assert (delete["Action"], delete["Resource"]) == ("sagemaker:DeleteEndpoint", arn)
+
+
+def test_the_resources_bear_the_tags(place: Place, stack: WebStack) -> None:
+    """CloudFormation hands the stack's own on; moto and LocalStack hand them to fewer."""
+    (found,) = place.client("cloudformation").describe_stacks(StackName=stack._name)["Stacks"]
+    assert {tag["Key"]: tag["Value"] for tag in found["Tags"]} == TAGS
+    if place.name == "ministack":
+        tags = place.client("lambda").list_tags(Resource=function(place, stack)["FunctionArn"])["Tags"]
+        assert tags.items() >= TAGS.items()
+
+
+def test_the_api_has_the_gateways_routes(place: Place, stack: WebStack) -> None:
+    """Throttled, on the default stage."""
+    require(place, "AWS::ApiGatewayV2::Api")
+    gateway, api = place.client("apigatewayv2"), resource(place, stack, "Api")
+    routes = [route["RouteKey"] for route in gateway.get_routes(ApiId=api)["Items"]]
+    assert sorted(routes) == sorted(GatewaySettings(FunctionSettings(HANDLER)).routes)
+    (stage,) = gateway.get_stages(ApiId=api)["Items"]
+    assert stage["StageName"] == "$default"
+    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 20
+
+
+def test_the_distribution_has_both_origins(place: Place, stack: WebStack) -> None:
+    """The bucket and the API, and the address that the output names."""
+    require(place, "AWS::CloudFront::Distribution")
+    found = place.client("cloudfront").get_distribution(Id=resource(place, stack, "Distribution"))["Distribution"]
+    assert stack.url == f"https://{found['DomainName']}"
+    domains = {origin["Id"]: origin["DomainName"] for origin in found["DistributionConfig"]["Origins"]["Items"]}
+    assert domains["page"].startswith(resource(place, stack, "PageBucket"))
+    assert domains["api"].startswith(f"{resource(place, stack, 'Api')}.execute-api.")
+
+
+def test_the_schedule_deletes_the_endpoint(place: Place, stack: WebStack) -> None:
+    """Once, at the hour that was said; without one there is no schedule."""
+    require(place, "AWS::Scheduler::Schedule")
+    scheduler = place.client("scheduler")
+    found = scheduler.get_schedule(Name=resource(place, stack, "Expiry").rpartition("/")[2])
+    assert found["ScheduleExpression"] == f"at({EXPIRES})"
+    assert json.loads(found["Target"]["Input"]) == {"EndpointName": "first"}
+    deploy(stack, Expires="")
+    assert scheduler.list_schedules()["Schedules"] == []
+
+
+def test_another_endpoint_changes_the_function(place: Place, stack: WebStack, account: AwsAccount) -> None:
+    """And what its role may ask; what was not said stays."""
+    assert deploy(stack, EndpointName="second")
+    assert function(place, stack)["Environment"]["Variables"] == {"ENDPOINT_NAME": "second"}
+    arn = ENDPOINT_ARN.format(account=account.id, name="second")
+    assert statements(place, stack, "FunctionRole")[0]["Resource"] == arn
+    assert stack.parameters["Expires"] == EXPIRES
+
+
+def test_other_code_changes_the_function(place: Place, stack: WebStack, tmp_path: Path) -> None:
+    """By its name, which is its content's."""
+    before = function(place, stack)["CodeSha256"]
+    (tmp_path / "handler.py").write_text("def handler(event, context): return {}")
+    assert deploy(stack, function=tmp_path)
+    assert function(place, stack)["CodeSha256"] != before
+
+
+def test_nothing_new_changes_nothing(place: Place, stack: WebStack) -> None:
+    """There is no change set to apply."""
+    assert not deploy(stack, EndpointName="first")
+
+
+def test_a_schedule_alone_is_a_stack_too(place: Place, stack: WebStack) -> None:
+    """Function, log group and bucket go when the page is taken away."""
+    deploy(stack, function=None, CodeKey="")
+    left = everything(place)
+    assert left["AWS::Lambda::Function"] == []
+    assert left["AWS::S3::Bucket"] == [BUCKET]
+    with pytest.raises(NotFound, match="no page"):
+        _ = stack.url
+
+
+def test_the_page_is_published(place: Place, stack: WebStack) -> None:
+    """With the gateway's types and cache rule; only what differs is sent, and what is gone here goes there."""
+    names = sorted(path.name for path in WEB.iterdir())
+    s3, bucket = place.client("s3"), resource(place, stack, "PageBucket")
+    s3.put_object(Bucket=bucket, Key="old.js", Body=b"")
+    s3.put_object(Bucket=bucket, Key="app.js", Body=b"another")
+    if not place.knows("AWS::CloudFront::Distribution"):
+        with pytest.raises(NotFound if place.name == "moto" else NotSupported):
+            stack.publish(WEB)
+    else:
+        assert stack.publish(WEB) == sorted([*names, "old.js"])
+        assert stack.publish(WEB) == []
+    assert sorted(entry["Key"] for entry in s3.list_objects_v2(Bucket=bucket)["Contents"]) == names
+    found = s3.get_object(Bucket=bucket, Key="app.js")
+    assert (found["ContentType"], found["CacheControl"]) == ("text/javascript; charset=utf-8", CACHE_CONTROL)
+    assert found["Body"].read() == (WEB / "app.js").read_bytes()
+
+
+def test_a_bucket_with_old_versions_goes_too(place: Place, stack: WebStack) -> None:
+    """Should its owner have had S3 keep them; the fixture sees to it that nothing is left."""
+    s3, bucket = place.client("s3"), resource(place, stack, "PageBucket")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    for body in b"1", b"2":
+        s3.put_object(Bucket=bucket, Key="index.html", Body=body)
+    s3.delete_object(Bucket=bucket, Key="index.html")
+
+
+def require(place: Place, kind: str) -> None:
+    if not place.knows(kind):
+        pytest.skip(f"{place.name} does not carry out {kind}")
