@@ -95,7 +95,7 @@ class WebTier:
             return []
 
     def _carry_out(self, change_set: ChangeSet) -> None:
-        if change_set.changes:
+        if change_set.arn:
             self._reporter.say(change_table(change_set.changes))
             try:
                 self._agree(f"Change stack {STACK} of account {self._account.id} in {self._account.region} so?")
@@ -137,6 +137,8 @@ def lifetime(ttl: str) -> timedelta:
 
 def change_table(changes: Sequence[Change]) -> str:
     """*changes* as text, one line each."""
+    if not changes:
+        return "no resource changes, only what the stack says of them"
     rows = [(change.action, change.resource, change.kind) for change in changes]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     replacements = {"True": "  replaced", "Conditional": "  perhaps replaced"}

@@ -28,9 +28,9 @@ def serving(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def served(folder: Path, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def served(folder: Path, *options: str, port: int = 0) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """``greenroom serve`` over the state in *folder*: its URL and its process."""
-    command = [str(Path(sys.executable).with_name("greenroom")), "serve", "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("greenroom")), "serve", "--port", str(port), *options]
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         found = re.search(r"http://[^ ]+", process.stderr.readline())

@@ -43,6 +43,11 @@ class Place:
     def client(self, service: str) -> Any:
         return client(service, self.url)
 
+    def require(self, kind: str) -> None:
+        """Skip what needs a type of resource that the server leaves out."""
+        if not self.knows(kind):
+            pytest.skip(f"{self.name} does not carry out {kind}")
+
     def knows(self, kind: str) -> bool:
         return kind in KNOWN[self.name]
 
@@ -54,6 +59,14 @@ def _moto() -> Iterator[str]:
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _known_gaps(request: pytest.FixtureRequest, place: Place) -> None:
+    """What one of the servers does otherwise than AWS has to fail there, so that we learn when it does no more."""
+    for gap in request.node.iter_markers("differs"):
+        if gap.args[0] == place.name:
+            request.applymarker(pytest.mark.xfail(reason=gap.kwargs["reason"], strict=True))
 
 
 @pytest.fixture(scope="module", params=["moto", *PEERS])

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import itertools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,44 +22,61 @@ from tests.webtier.conftest import Place
 # moto says of each type that it does not know that it does not.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse .* not supported by moto:UserWarning")
 
+UNSEEN = "it compares templates alone: a stack of which only parameters change stays as it is"
 BUCKET = "artifacts"
 CODE = f"s3://{BUCKET}/functions"
 TAGS = {"greenroom:application": "test", "greenroom:owner": "me"}
 EXPIRES = "2099-01-01T00:00:00"
 ENDPOINT_ARN = "arn:aws:sagemaker:us-east-1:{account}:endpoint/{name}"
-_numbers = itertools.count()
+NAME = "tier"
+INITIAL = {
+    "EndpointName": "first",
+    "Expires": EXPIRES,
+    "CodeBucket": BUCKET,
+    "CodeKey": f"functions/{hashlib.sha256(function_zip(HANDLER)).hexdigest()[:16]}.zip",
+}
 
 
-@pytest.fixture(autouse=True)
-def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+@pytest.fixture(scope="module", autouse=True)
+def _credentials() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def account(place: Place) -> AwsAccount:
     return AwsAccount(BackendConfig(backend="aws", endpoint_url=place.url))
 
 
-@pytest.fixture
-def stack(place: Place, account: AwsAccount) -> Iterator[WebStack]:
-    """A stack with page and schedule; afterwards nothing is left of it."""
+@pytest.fixture(scope="module")
+def shared(place: Place, account: AwsAccount) -> Iterator[WebStack]:
+    """One stack for all, as making it takes a while; afterwards nothing is left of it."""
     store = S3Store(place.client("s3"))
     store.ensure_bucket(BUCKET)
     before = everything(place)
-    stack = WebStack(account, store, f"tier-{next(_numbers)}", say=print)
+    stack = WebStack(account, store, NAME, say=print)
     deploy(stack, EndpointName="first", Expires=EXPIRES)
     yield stack
-    stack.delete()
+    assert stack.delete()
     assert everything(place) == before
     assert not stack.delete()
+
+
+@pytest.fixture
+def stack(shared: WebStack) -> WebStack:
+    """A stack with page and schedule, whatever the last test made of it."""
+    if shared.parameters != INITIAL:
+        deploy(shared, HANDLER, **INITIAL)
+    return shared
 
 
 def deploy(stack: WebStack, function: Path | None = HANDLER, **parameters: str) -> bool:
     """Bring *stack* to these parameters; True if that changed it."""
     change_set = stack.prepare({"CodeBucket": BUCKET, **parameters}, tags=TAGS, function=function, code_uri=CODE)
     stack.apply(change_set)
-    return bool(change_set.changes)
+    return bool(change_set.arn)
 
 
 def everything(place: Place) -> dict[str, list[str]]:
@@ -95,113 +111,136 @@ def _items(place: Place, operation: str, answer: str, **query: str) -> list[str]
     return [json.dumps(item, default=str) for item in found.get("Items", [])]
 
 
-def resource(place: Place, stack: WebStack, logical_name: str) -> str:
+def resource(place: Place, logical_name: str) -> str:
     """What a resource is called in its own service."""
-    found = place.client("cloudformation").describe_stack_resource(
-        StackName=stack._name, LogicalResourceId=logical_name
-    )
-    return str(found["StackResourceDetail"]["PhysicalResourceId"])
+    found = place.client("cloudformation").list_stack_resources(StackName=NAME)["StackResourceSummaries"]
+    (name,) = [entry["PhysicalResourceId"] for entry in found if entry["LogicalResourceId"] == logical_name]
+    return str(name)
 
 
-def function(place: Place, stack: WebStack) -> Any:
-    return place.client("lambda").get_function(FunctionName=resource(place, stack, "Function"))["Configuration"]
+def function(place: Place) -> Any:
+    return place.client("lambda").get_function(FunctionName=resource(place, "Function"))["Configuration"]
 
 
-def statements(place: Place, stack: WebStack, role: str) -> list[dict[str, Any]]:
+def statements(place: Place, role: str) -> list[dict[str, Any]]:
     """What *role* may do, every variable of the template filled in."""
-    iam, name = place.client("iam"), resource(place, stack, role)
+    iam, name = place.client("iam"), resource(place, role)
     (policy,) = iam.list_role_policies(RoleName=name)["PolicyNames"]
     document = iam.get_role_policy(RoleName=name, PolicyName=policy)["PolicyDocument"]
+    if isinstance(document, str):  # moto's, which botocore does not find encoded as AWS does it
+        document = json.loads(document)
     found: list[dict[str, Any]] = document["Statement"]
     return found
 
 
 def test_the_function_is_the_handler(place: Place, stack: WebStack) -> None:
     """The zip that was worked out, the role, the endpoint's name and the log group of the stack."""
-    found = function(place, stack)
+    found = function(place)
     assert base64.b64decode(found["CodeSha256"]) == hashlib.sha256(function_zip(HANDLER)).digest()
     assert found["Environment"]["Variables"] == {"ENDPOINT_NAME": "first"}
-    assert found["Role"].endswith(f"role/{resource(place, stack, 'FunctionRole')}")
+    assert found["Role"].endswith(f"role/{resource(place, 'FunctionRole')}")
     assert (found["Handler"], found["Timeout"]) == ("handler.handler", 29)
-    (group,) = place.client("logs").describe_log_groups(logGroupNamePrefix=resource(place, stack, "FunctionLogs"))[
-        "logGroups"
-    ]
+
+
+@pytest.mark.usefixtures("stack")
+@pytest.mark.differs("localstack", reason="its log groups are made without RetentionInDays")
+def test_the_log_is_kept_for_two_weeks(place: Place) -> None:
+    """Not for ever."""
+    name = resource(place, "FunctionLogs")
+    (group,) = place.client("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     assert group["retentionInDays"] == 14
 
 
 def test_the_roles_may_what_the_template_says(place: Place, stack: WebStack, account: AwsAccount) -> None:
     """On real ARNs: one endpoint, one log group."""
     arn = ENDPOINT_ARN.format(account=account.id, name="first")
-    ask, log = statements(place, stack, "FunctionRole")
+    ask, log = statements(place, "FunctionRole")
     assert (ask["Action"], ask["Resource"]) == ("sagemaker:InvokeEndpoint", arn)
-    assert resource(place, stack, "FunctionLogs") in log["Resource"]
-    (delete,) = statements(place, stack, "ExpiryRole")
+    assert resource(place, "FunctionLogs") in log["Resource"]
+    (delete,) = statements(place, "ExpiryRole")
     assert (delete["Action"], delete["Resource"]) == ("sagemaker:DeleteEndpoint", arn)
 
 
 def test_the_resources_bear_the_tags(place: Place, stack: WebStack) -> None:
     """CloudFormation hands the stack's own on; moto and LocalStack hand them to fewer."""
-    (found,) = place.client("cloudformation").describe_stacks(StackName=stack._name)["Stacks"]
+    (found,) = place.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
     assert {tag["Key"]: tag["Value"] for tag in found["Tags"]} == TAGS
     if place.name == "ministack":
-        tags = place.client("lambda").list_tags(Resource=function(place, stack)["FunctionArn"])["Tags"]
+        tags = place.client("lambda").list_tags(Resource=function(place)["FunctionArn"])["Tags"]
         assert tags.items() >= TAGS.items()
 
 
 def test_the_api_has_the_gateways_routes(place: Place, stack: WebStack) -> None:
-    """Throttled, on the default stage."""
-    require(place, "AWS::ApiGatewayV2::Api")
-    gateway, api = place.client("apigatewayv2"), resource(place, stack, "Api")
+    """On the default stage, so that none stands in the path."""
+    place.require("AWS::ApiGatewayV2::Api")
+    gateway, api = place.client("apigatewayv2"), resource(place, "Api")
     routes = [route["RouteKey"] for route in gateway.get_routes(ApiId=api)["Items"]]
     assert sorted(routes) == sorted(GatewaySettings(FunctionSettings(HANDLER)).routes)
     (stage,) = gateway.get_stages(ApiId=api)["Items"]
     assert stage["StageName"] == "$default"
-    assert stage["DefaultRouteSettings"]["ThrottlingRateLimit"] == 20
 
 
 def test_the_distribution_has_both_origins(place: Place, stack: WebStack) -> None:
     """The bucket and the API, and the address that the output names."""
-    require(place, "AWS::CloudFront::Distribution")
-    found = place.client("cloudfront").get_distribution(Id=resource(place, stack, "Distribution"))["Distribution"]
+    place.require("AWS::CloudFront::Distribution")
+    found = place.client("cloudfront").get_distribution(Id=resource(place, "Distribution"))["Distribution"]
     assert stack.url == f"https://{found['DomainName']}"
     domains = {origin["Id"]: origin["DomainName"] for origin in found["DistributionConfig"]["Origins"]["Items"]}
-    assert domains["page"].startswith(resource(place, stack, "PageBucket"))
-    assert domains["api"].startswith(f"{resource(place, stack, 'Api')}.execute-api.")
+    assert domains["page"].startswith(resource(place, "PageBucket"))
+    assert domains["api"].startswith(f"{resource(place, 'Api')}.execute-api.")
 
 
 def test_the_schedule_deletes_the_endpoint(place: Place, stack: WebStack) -> None:
-    """Once, at the hour that was said; without one there is no schedule."""
-    require(place, "AWS::Scheduler::Schedule")
+    """Once, at the hour that was said."""
+    place.require("AWS::Scheduler::Schedule")
     scheduler = place.client("scheduler")
-    found = scheduler.get_schedule(Name=resource(place, stack, "Expiry").rpartition("/")[2])
+    found = scheduler.get_schedule(Name=resource(place, "Expiry").rpartition("/")[2])
     assert found["ScheduleExpression"] == f"at({EXPIRES})"
     assert json.loads(found["Target"]["Input"]) == {"EndpointName": "first"}
+
+
+@pytest.mark.differs("localstack", reason="a resource whose condition became false: 'Unresolved resource dependencies'")
+def test_without_an_hour_there_is_no_schedule(place: Place, stack: WebStack) -> None:
+    """The endpoint stays, and the role that might have ended it goes."""
+    place.require("AWS::Scheduler::Schedule")
     deploy(stack, Expires="")
-    assert scheduler.list_schedules()["Schedules"] == []
+    assert place.client("scheduler").list_schedules()["Schedules"] == []
 
 
-def test_another_endpoint_changes_the_function(place: Place, stack: WebStack, account: AwsAccount) -> None:
-    """And what its role may ask; what was not said stays."""
+@pytest.mark.differs("moto", reason=UNSEEN)
+def test_another_endpoint_changes_the_function(place: Place, stack: WebStack) -> None:
+    """What was not said stays."""
     assert deploy(stack, EndpointName="second")
-    assert function(place, stack)["Environment"]["Variables"] == {"ENDPOINT_NAME": "second"}
-    arn = ENDPOINT_ARN.format(account=account.id, name="second")
-    assert statements(place, stack, "FunctionRole")[0]["Resource"] == arn
+    assert function(place)["Environment"]["Variables"] == {"ENDPOINT_NAME": "second"}
     assert stack.parameters["Expires"] == EXPIRES
 
 
+@pytest.mark.differs("moto", reason=UNSEEN)
+@pytest.mark.differs("localstack", reason="the policies of a role are not updated")
+def test_another_endpoint_changes_the_role(place: Place, stack: WebStack, account: AwsAccount) -> None:
+    """It may not ask the old one any more."""
+    deploy(stack, EndpointName="second")
+    arn = ENDPOINT_ARN.format(account=account.id, name="second")
+    assert statements(place, "FunctionRole")[0]["Resource"] == arn
+
+
+@pytest.mark.differs("moto", reason=UNSEEN)
 def test_other_code_changes_the_function(place: Place, stack: WebStack, tmp_path: Path) -> None:
     """By its name, which is its content's."""
-    before = function(place, stack)["CodeSha256"]
+    before = function(place)["CodeSha256"]
     (tmp_path / "handler.py").write_text("def handler(event, context): return {}")
     assert deploy(stack, function=tmp_path)
-    assert function(place, stack)["CodeSha256"] != before
+    assert function(place)["CodeSha256"] != before
 
 
-def test_nothing_new_changes_nothing(place: Place, stack: WebStack) -> None:
+@pytest.mark.differs("moto", reason="it refuses to make the change set, where AWS makes one that fails")
+def test_nothing_new_changes_nothing(stack: WebStack) -> None:
     """There is no change set to apply."""
     assert not deploy(stack, EndpointName="first")
 
 
+@pytest.mark.differs("moto", reason=UNSEEN)
+@pytest.mark.differs("localstack", reason="a resource whose condition became false: 'Unresolved resource dependencies'")
 def test_a_schedule_alone_is_a_stack_too(place: Place, stack: WebStack) -> None:
     """Function, log group and bucket go when the page is taken away."""
     deploy(stack, function=None, CodeKey="")
@@ -215,7 +254,7 @@ def test_a_schedule_alone_is_a_stack_too(place: Place, stack: WebStack) -> None:
 def test_the_page_is_published(place: Place, stack: WebStack) -> None:
     """With the gateway's types and cache rule; only what differs is sent, and what is gone here goes there."""
     names = sorted(path.name for path in WEB.iterdir())
-    s3, bucket = place.client("s3"), resource(place, stack, "PageBucket")
+    s3, bucket = place.client("s3"), resource(place, "PageBucket")
     s3.put_object(Bucket=bucket, Key="old.js", Body=b"")
     s3.put_object(Bucket=bucket, Key="app.js", Body=b"another")
     if not place.knows("AWS::CloudFront::Distribution"):
@@ -232,13 +271,8 @@ def test_the_page_is_published(place: Place, stack: WebStack) -> None:
 
 def test_a_bucket_with_old_versions_goes_too(place: Place, stack: WebStack) -> None:
     """Should its owner have had S3 keep them; the fixture sees to it that nothing is left."""
-    s3, bucket = place.client("s3"), resource(place, stack, "PageBucket")
+    s3, bucket = place.client("s3"), resource(place, "PageBucket")
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     for body in b"1", b"2":
         s3.put_object(Bucket=bucket, Key="index.html", Body=body)
     s3.delete_object(Bucket=bucket, Key="index.html")
-
-
-def require(place: Place, kind: str) -> None:
-    if not place.knows(kind):
-        pytest.skip(f"{place.name} does not carry out {kind}")
