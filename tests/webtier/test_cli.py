@@ -15,6 +15,15 @@ from tests.peers import client, peer
 from tests.reviews import few_reviews
 
 
+def user(folder: Path) -> Shell:
+    """Somebody with credentials and a role."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GREENROOM_"))}
+    environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    environment |= {"GREENROOM_ROLE_ARN": "arn:aws:iam::000000000000:role/sentiment"}
+    folder.mkdir()
+    return Shell(folder, environment)
+
+
 def tags_of(resource: dict[str, list[dict[str, str]]]) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for tag in resource["Tags"]}
 
@@ -29,11 +38,7 @@ def ask(url: str, host: str = "") -> Any:
 
 def test_the_page_goes_up_and_comes_down_ministack(tmp_path: Path) -> None:
     """An endpoint with an end, the page in front of it, an answer through API and function; then nothing is left."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GREENROOM_"))}
-    environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
-    environment |= {"GREENROOM_ROLE_ARN": "arn:aws:iam::000000000000:role/sentiment"}
-    shell, folder = Shell(tmp_path / "client", environment), tmp_path / "server"
-    shell.folder.mkdir()
+    shell, folder = user(tmp_path / "client"), tmp_path / "server"
     folder.mkdir()
     source = few_reviews(tmp_path / "reviews.tar.gz")
     with peer("ministack", tmp_path) as cloud:
