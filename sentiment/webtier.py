@@ -142,11 +142,12 @@ def change_table(changes: Sequence[Change]) -> str:
     rows = [(change.action, change.resource, change.kind) for change in changes]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     replacements = {"True": "  replaced", "Conditional": "  perhaps replaced"}
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
         + replacements.get(change.replacement, "")
         for row, change in zip(rows, changes, strict=True)
-    )
+    ]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _iso(expires: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from backends.aws.account import AwsAccount
 from backends.aws.webstack import WebStack, function_zip
 from backends.config import BackendConfig
-from backends.errors import NotFound, NotSupported
+from backends.errors import BackendError, JobFailed, NotFound, NotSupported
 from backends.gateway import FunctionSettings, GatewaySettings
 from backends.page import CACHE_CONTROL
 from backends.stores.s3 import S3Store
@@ -50,10 +50,16 @@ def account(place: Place) -> AwsAccount:
 
 
 @pytest.fixture(scope="module")
-def shared(place: Place, account: AwsAccount) -> Iterator[WebStack]:
+def store(place: Place) -> S3Store:
+    """Where the code goes."""
+    found = S3Store(place.client("s3"))
+    found.ensure_bucket(BUCKET)
+    return found
+
+
+@pytest.fixture(scope="module")
+def shared(place: Place, account: AwsAccount, store: S3Store) -> Iterator[WebStack]:
     """One stack for all, as making it takes a while; afterwards nothing is left of it."""
-    store = S3Store(place.client("s3"))
-    store.ensure_bucket(BUCKET)
     before = everything(place)
     stack = WebStack(account, store, NAME, say=print)
     deploy(stack, EndpointName="first", Expires=EXPIRES)
@@ -273,3 +279,25 @@ def test_a_bucket_with_old_versions_goes_too(place: Place, stack: WebStack) -> N
     for body in b"1", b"2":
         s3.put_object(Bucket=bucket, Key="index.html", Body=body)
     s3.delete_object(Bucket=bucket, Key="index.html")
+
+
+def test_a_failure_is_told_and_cleared_away(place: Place, account: AwsAccount, store: S3Store) -> None:
+    """The first resource that failed and why; the next attempt finds the way clear."""
+    if place.name != "localstack":
+        pytest.skip(f"{place.name} makes functions without code")
+    stack = WebStack(account, store, "broken", say=print)
+    with pytest.raises(JobFailed, match=r"ended in ROLLBACK_COMPLETE: Function \(AWS::Lambda::Function\): .*NoSuchKey"):
+        deploy(stack, None, **INITIAL | {"CodeKey": "missing.zip"})
+    assert deploy(stack, HANDLER, **INITIAL)
+    assert stack.delete()
+
+
+@pytest.mark.parametrize(("name", "value"), [("EndpointName", "Upper"), ("Expires", "tomorrow")])
+def test_a_wrong_parameter_is_refused(place: Place, account: AwsAccount, store: S3Store, name: str, value: str) -> None:
+    """Before anything is made, and nothing stays of the attempt."""
+    if place.name != "ministack":
+        pytest.skip(f"{place.name} does not look at AllowedPattern")
+    stack = WebStack(account, store, "wrong", say=print)
+    with pytest.raises(BackendError, match=name):
+        deploy(stack, HANDLER, **INITIAL | {name: value})
+    assert not stack.delete()
