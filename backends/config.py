@@ -48,11 +48,14 @@ class BackendConfig(BaseSettings):
         description="another server than AWS's own, for the local backend its S3 store; 'localstack': where that is",
     )
     region: str = Field(default="us-east-1", description="the AWS region, named in ARNs and documents")
-    role_arn: str = Field(default="", description="the execution role that jobs on AWS assume")
+    role_arn: str = Field(default="", description="the execution role that jobs on AWS assume; empty: one is made")
     expected_account: str = Field(
         default="", pattern=r"^([0-9]{12})?$", description="the only AWS account that may be touched; empty: any"
     )
-    bucket: str = Field(default="greenroom", description="the bucket that holds data and artifacts")
+    bucket: str = Field(
+        default="greenroom",
+        description="the bucket that holds data and artifacts; unless it is set, on AWS greenroom-ACCOUNT-REGION",
+    )
     images: dict[str, Path] = Field(
         default_factory=dict, description="process runner: image name → folder with its train and serve programs"
     )

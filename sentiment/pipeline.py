@@ -91,6 +91,7 @@ class Pipeline:
         self._settings = settings
         self._reporter = reporter
         self._fresh = fresh
+        self._prepared: Dataset | None = None
 
     def run(self) -> Run:
         """Steps 1 to 6; the endpoint is in service afterwards, ready for step 7."""
@@ -126,7 +127,9 @@ class Pipeline:
     # --- steps
 
     def prepare(self) -> "Dataset":
-        """Retrieve the reviews, clean and split them; channels lie on this machine afterwards."""
+        """Retrieve the reviews, clean and split them, once; channels lie on this machine afterwards."""
+        if self._prepared is not None:
+            return self._prepared
         from sentiment import dataset  # noqa: PLC0415  loads numpy
 
         with self._reporter.progress("reading reviews") as advance:
@@ -141,6 +144,7 @@ class Pipeline:
             f"{prepared.name}: {prepared.train_size:,} reviews to train on, {prepared.test_size:,} held back; "
             f"{prepared.duplicates:,} exact duplicates kept on one side"
         )
+        self._prepared = prepared
         return prepared
 
     def upload(self, prepared: "Dataset") -> None:

@@ -71,7 +71,7 @@ class WebTier:
             url = self._stack.url
         except NotSupported as exc:
             raise NotSupported(f"{exc} `sentiment web --here` serves the page on this machine.") from exc
-        self.own(endpoint)
+        self.own(endpoint, _iso(expires))
         return Published(url, endpoint, STACK, _iso(expires))
 
     def expire(self, endpoint: str, ttl: str) -> str:
@@ -82,17 +82,17 @@ class WebTier:
         self._carry_out(self._stack.prepare(wanted, tags=self._tags(expires)))
         return _iso(expires)
 
-    def own(self, endpoint: str) -> None:
-        """Tag *endpoint* with whose it is and when it goes."""
-        tags = self._tags(self._expiry(None))
-        self._stack.tag_endpoint(endpoint, tags, obsolete=[] if EXPIRES_TAG in tags else [EXPIRES_TAG])
+    def own(self, endpoint: str, expires: str | None = None) -> None:
+        """Tag *endpoint* with whose it is and, unless None, when it goes; empty takes that away."""
+        tags = {OWNER_TAG: self._account.owner} | ({EXPIRES_TAG: expires} if expires else {})
+        self._stack.tag_endpoint(endpoint, tags, obsolete=[EXPIRES_TAG] if expires == "" else [])
 
     def remove(self) -> list[str]:
         """Take everything down; what it was."""
         try:
             return [f"stack {STACK}"] if self._stack.delete() else []
         except NotSupported:
-            return []
+            return []  # Where no stack can be, none is.
 
     def _carry_out(self, change_set: ChangeSet) -> None:
         if change_set.arn:
@@ -109,10 +109,7 @@ class WebTier:
     def _expiry(self, ttl: str | None) -> str:
         """When the endpoint is to go: *ttl* from now, never for 0, for None when it was to go if that is ahead."""
         if ttl is None:
-            try:
-                stands = self._stack.parameters.get("Expires", "")
-            except NotSupported:
-                return ""  # Where no stack can be, none is.
+            stands = self._stack.parameters.get("Expires", "")
             return stands if stands > datetime.now(UTC).strftime(_TIME) else ""
         if ttl == "0":
             return ""

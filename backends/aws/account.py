@@ -1,11 +1,14 @@
 """The caller's AWS account in one region: the one place where boto3's clients are made."""
 
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from backends.config import BackendConfig
-from backends.errors import BackendUnavailable, InvalidSpec
+from backends.errors import BackendError, BackendUnavailable, InvalidSpec
 
 # What the value of a tag may not hold, and how long it may be.
 _NO_TAG = re.compile(r"[^\w .:/=+@-]")
@@ -30,6 +33,7 @@ class AwsAccount:
         self.region = config.region
         self._endpoint_url = config.endpoint_url
         self._expected = config.expected_account
+        self._making_clients = threading.Lock()  # A session may not be used by several threads; a client may.
         self._session: Any = boto3.session.Session(region_name=config.region)
 
     @property
@@ -41,12 +45,13 @@ class AwsAccount:
         """A boto3 client of *service*; *attempts* counts the first one."""
         from botocore.config import Config  # noqa: PLC0415
 
-        return self._session.client(
-            service,
-            region_name=region or self.region,
-            endpoint_url=self._endpoint_url or None,
-            config=Config(retries={"mode": "adaptive", "total_max_attempts": attempts}),
-        )
+        with self._making_clients:
+            return self._session.client(
+                service,
+                region_name=region or self.region,
+                endpoint_url=self._endpoint_url or None,
+                config=Config(retries={"mode": "adaptive", "total_max_attempts": attempts}),
+            )
 
     @property
     def id(self) -> str:
@@ -79,3 +84,30 @@ class AwsAccount:
                 "Nothing was done; choose other credentials (AWS_PROFILE) or correct expected_account."
             )
         return found
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Restate what botocore raises inside the block as ours; *what* names the thing that was asked for."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as exc:
+        error = exc.response["Error"]
+        text = f"{what}: {exc.operation_name} was refused, {error['Code']}: {error['Message']}"
+        raise BackendError(text, name=what, reason=error["Code"]) from exc
+    except BotoCoreError as exc:
+        raise BackendUnavailable(f"{what}: AWS is not reached: {exc}") from exc
+
+
+@contextmanager
+def refused_as(*codes: str) -> Iterator[None]:
+    """Leave the block quietly where AWS refuses with one of *codes*."""
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as exc:
+        if exc.response["Error"]["Code"] not in codes:
+            raise

@@ -1,24 +1,32 @@
 """The AWS backend: the same rooms and documents as the local one, sent by boto3."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from backends.aws.account import AwsAccount
+from backends.aws.roles import is_made_here
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, InvalidSpec
 from backends.sagemaker.readings import JOB_STATES, ServiceError
-from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, SageMakerTransform
+from backends.sagemaker.rooms import Call, SageMakerEndpoints, SageMakerTraining, SageMakerTransform
+from backends.waiting import SYSTEM_CLOCK, Clock
 
 _POLL_SECONDS = 10.0
 # Another server than AWS's is near, and asking costs nothing there.
 _NEAR_POLL_SECONDS = 0.25
+# How long a role that was just made may be unknown somewhere, and what SageMaker says meanwhile (contract 0.5).
+_SETTLING_SECONDS, _SETTLING_PAUSE_SECONDS = 90.0, 5.0
+_UNSETTLED = ("Could not assume role", "Could not access model data", "No S3 objects found", "proper pull permissions")
 _LOG_GROUPS = {
     "training job": "/aws/sagemaker/TrainingJobs",
     "transform job": "/aws/sagemaker/TransformJobs",
     "endpoint": "/aws/sagemaker/Endpoints/{name}",
 }
+
+_log = logging.getLogger("greenroom.aws")
 
 RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, SageMakerEndpoints)
 
@@ -39,6 +47,8 @@ def open_aws(config: BackendConfig) -> Backend:
         )
     place = f"AWS {config.region}"
     call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2))
+    if is_made_here(config.role_arn):
+        call = patient(call)
     poll_seconds = _NEAR_POLL_SECONDS if account.is_elsewhere else _POLL_SECONDS
     logs = CloudWatchLogs(account.client("logs"), call, poll_seconds)
 
@@ -85,6 +95,25 @@ def caller(control: Any, runtime: Any) -> Callable[[str, dict[str, Any]], dict[s
         return response
 
     return call
+
+
+def patient(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:
+    """*call*, but for 90 s what IAM has not made known everywhere yet is asked for again, which is said in the log."""
+
+    def asked(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        deadline = clock.now() + _SETTLING_SECONDS
+        while True:
+            try:
+                return call(operation, document)
+            except ServiceError as error:
+                if clock.now() >= deadline or not any(text in error.message for text in _UNSETTLED):
+                    raise
+                _log.warning(
+                    "%s: %s. The role may be new; trying again for %.0f s", operation, error, deadline - clock.now()
+                )
+            clock.sleep(_SETTLING_PAUSE_SECONDS)
+
+    return asked
 
 
 class CloudWatchLogs:

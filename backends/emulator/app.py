@@ -35,6 +35,7 @@ from backends.emulator.services.identity import Iam, Sts
 from backends.emulator.services.logs import Logs
 from backends.emulator.services.s3 import S3
 from backends.emulator.services.sagemaker import SageMaker, SageMakerRuntime
+from backends.emulator.services.tagging import Tagging
 from backends.emulator.upstream import Upstream
 from backends.engine import Engine
 from backends.sagemaker.readings import ServiceError
@@ -120,7 +121,8 @@ class _Emulator:
     def __init__(
         self, engine: Engine, door: Door, upstream: Upstream | None, faults: Sequence[Fault], most_at_once: int
     ) -> None:
-        services = [SageMaker(engine), SageMakerRuntime(engine), Sts(), Iam(), Logs(engine)]
+        iam = Iam(makes_roles=upstream is None)
+        services = [SageMaker(engine), SageMakerRuntime(engine), Sts(), iam, Logs(engine), Tagging(engine)]
         if isinstance(engine.site.store, FileStore):  # else it lies in another S3, which the client can ask itself
             services.append(S3(engine.site.store.buckets, engine.site.settings.region))
         self._services: dict[str, Service] = {service.name: service for service in services}
@@ -140,7 +142,8 @@ class _Emulator:
             await _send(reply, exchange, send)
         finally:
             self._now -= 1
-        _log.info(exchange.line(reply, time.perf_counter() - began))
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(exchange.line(reply, time.perf_counter() - began))
 
     async def _answer(self, exchange: _Exchange) -> Reply:
         refusal = self._door.turned_away(exchange.head)

@@ -1,6 +1,7 @@
 """HTTP exchanges with one container over connections that are kept open. Threads share one :class:`Exchange`."""
 
 import http.client
+import os
 import queue
 import re
 import select
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
+
+from backends.engine.records import Span
 
 _USER_AGENT = "AHC/2.0"  # What a container sees of SageMaker's hosting (contract B.1).
 _PIECE_BYTES = 1 << 16
@@ -49,7 +52,7 @@ class Exchange:
         method: str,
         path: str,
         *,
-        body: bytes | Iterable[bytes] = b"",
+        body: bytes | Span | Iterable[bytes] = b"",
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float,
         answer_limit_bytes: int | None = None,
@@ -122,10 +125,16 @@ class Exchange:
         return f"{method} {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
 
 
-def _write(sock: socket.socket, head: str, body: bytes | Iterable[bytes] | None) -> None:
+def _write(sock: socket.socket, head: str, body: bytes | Span | Iterable[bytes] | None) -> None:
     if body is None:
         sock.sendall(f"{head}\r\n".encode("latin-1"))
         return
+    if isinstance(body, Span):
+        if body.size_bytes > _PIECE_BYTES:
+            sock.sendall(f"{head}Content-Length: {body.size_bytes}\r\n\r\n".encode("latin-1"))
+            sock.sendfile(body.file, body.start, body.size_bytes)
+            return
+        body = os.pread(body.file.fileno(), body.size_bytes, body.start)
     if isinstance(body, bytes):
         start = f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
         if len(body) <= _PIECE_BYTES:

@@ -9,7 +9,6 @@ service's own error texts where they are known.
 """
 
 import csv
-import io
 import json
 import re
 from abc import ABC, abstractmethod
@@ -278,10 +277,8 @@ class _CsvRows(_Format):
         raise AssertionError("every line is a row by itself, yet together they are not")
 
     def write(self, records: Sequence[_Record]) -> bytes:
-        text = io.StringIO(newline="")
-        # With this line end the writer quotes cells that hold a carriage return; cells never hold "\n".
-        csv.writer(text, lineterminator="\r\n").writerows(records)
-        return text.getvalue().replace("\r\n", "\n").encode("latin-1")
+        # What csv.writer writes, which takes ten times as long, as it looks at each character by itself.
+        return "".join(f"{_csv_row(record)}\n" for record in records).encode("latin-1")
 
     def join(self, record: _Record, answer: _Record) -> _Record:
         return record + answer
@@ -301,6 +298,16 @@ class _CsvRows(_Format):
                 f'Invalid {member}: "{text}". From "{_CSV}" only columns can be selected: $[n], $[n,m], $[a:b] or $[*].'
             )
         return lambda row: step.pick(row) or _no_column(row)
+
+
+# Cells never hold "\n".
+_CSV_QUOTED = re.compile(r'[,"\r]')
+
+
+def _csv_row(cells: list[str]) -> str:
+    if cells == [""]:
+        return '""'  # Not a blank line, which is a row without a cell.
+    return ",".join('"' + cell.replace('"', '""') + '"' if _CSV_QUOTED.search(cell) else cell for cell in cells)
 
 
 def _no_column(row: list[str]) -> Never:

@@ -1,11 +1,15 @@
 """Batch transform's record arithmetic: one input object into request bodies, answers into one output.
 
     object ─(gunzip)─ split_batches ─► Batch, Batch, … ─ model ─► answers ─ assemble ─► object + ".out"
+    file ──────────── split_file ────► Span, Span, …
 
-Everything streams: the memory in use depends on the payload limit, never on the object's size.
+Everything streams: the memory in use depends on the payload limit, never on the object's size, and a file's bodies
+are not read at all.
 Where AWS's own behaviour is not documented the choice is said in the docstring.
 """
 
+import io
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +21,7 @@ from backends.stores import PIECE_BYTES, pieces
 
 MEBIBYTE = 1024**2
 DEFAULT_MAX_PAYLOAD_BYTES = 6 * MEBIBYTE
+_LOOK_BYTES = 1 << 16
 _GZIP_SLICE_BYTES = 1 << 16  # zlib copies what follows a member, so slices bound the cost of tiny members
 _GZIP_FORMAT = 31  # zlib's window size 15, plus 16 for a gzip frame
 
@@ -58,6 +63,15 @@ class Batch:
     first_record: int
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The body of one request as *size_bytes* of an open file, from *start* on; the system sends it from there."""
+
+    file: BinaryIO
+    start: int
+    size_bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Packing:
     """How objects are cut into records and records into requests.
@@ -71,14 +85,18 @@ class Packing:
     max_payload_bytes: int = DEFAULT_MAX_PAYLOAD_BYTES
 
     @property
+    def sends_lines(self) -> bool:
+        """True if every line is a request."""
+        return self.split is Split.LINE and self.strategy is Strategy.SINGLE_RECORD
+
+    @property
     def sends_whole(self) -> bool:
         """True if one request carries the whole object, whatever its size.
 
         SageMaker sends it with chunked encoding. Send ``pieces(source)`` then, to hold little of it
         in memory; :func:`split_batches` is right too but makes one body of everything.
         """
-        single = self.split is Split.LINE and self.strategy is Strategy.SINGLE_RECORD
-        return self.max_payload_bytes == 0 and not single
+        return self.max_payload_bytes == 0 and not self.sends_lines
 
 
 def split_batches(source: BinaryIO | Iterable[bytes], packing: Packing) -> Iterator[Batch]:
@@ -94,51 +112,112 @@ def split_batches(source: BinaryIO | Iterable[bytes], packing: Packing) -> Itera
     """
     if packing.split is Split.NONE:
         return _whole(source, packing.max_payload_bytes)
-    if packing.strategy is Strategy.SINGLE_RECORD:
+    if packing.sends_lines:
         return _single_lines(source, packing.max_payload_bytes)
     return _packed_lines(source, packing.max_payload_bytes)
 
 
+def is_file(source: BinaryIO) -> bool:
+    """True for a file of this machine, which :func:`split_file` can take."""
+    return isinstance(source, io.BufferedReader) and isinstance(source.raw, io.FileIO)
+
+
+def split_file(file: BinaryIO, packing: Packing) -> Iterator[Span]:
+    """Cut a file into the same bodies as :func:`split_batches`, looking only where one has to end.
+
+    Not for *packing* that sends lines one by one. The file has to stay open, and as it is, until all are sent.
+
+    Raises:
+        RecordTooLarge: as split_batches does.
+    """
+    size, limit = os.fstat(file.fileno()).st_size, packing.max_payload_bytes
+    if packing.split is Split.NONE:
+        if size > limit > 0:
+            raise RecordTooLarge(1, size, limit)
+        yield Span(file, 0, size)
+        return
+    start = 0
+    while start < size:
+        end = _line_end(file, start, start + limit) if size - start > limit > 0 else size
+        if end == start:
+            raise RecordTooLarge(_line_count(file, start) + 1, min(size - start, limit + 1), limit)
+        yield Span(file, start, end - start)
+        start = end
+
+
+def _line_end(file: BinaryIO, start: int, end: int) -> int:
+    """Where the last line that ends in the file's bytes from *start* to *end* does; *start* if none."""
+    while end > start:
+        begin = max(start, end - _LOOK_BYTES)
+        found = os.pread(file.fileno(), end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return start
+
+
+def _line_count(file: BinaryIO, end: int) -> int:
+    """How many lines end in the first *end* bytes of the file."""
+    starts = range(0, end, PIECE_BYTES)
+    return sum(os.pread(file.fileno(), min(PIECE_BYTES, end - at), at).count(b"\n") for at in starts)
+
+
 def _whole(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:
-    body = bytearray()
+    held: list[bytes] = []
+    held_bytes = 0
     for piece in pieces(source):
-        body += piece
-        if limit and len(body) > limit:
-            raise RecordTooLarge(1, len(body), limit)
-    yield Batch(body=bytes(body), record_count=1, first_record=1)
+        held.append(piece)
+        held_bytes += len(piece)
+        if limit and held_bytes > limit:
+            raise RecordTooLarge(1, held_bytes, limit)
+    yield Batch(body=b"".join(held), record_count=1, first_record=1)
 
 
 def _packed_lines(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:
-    held = bytearray()
+    held: list[bytes] = []  # Joined once for each body: growing one buffer would cost more than sending it.
+    held_bytes = 0
     record = 1
     for piece in pieces(source):
-        held += piece
-        start = 0
-        # Linear: every search runs backwards from the limit and stops at the first line end.
-        while limit and len(held) - start > limit:
-            end = held.rfind(b"\n", start, start + limit) + 1
-            if end == 0:
-                raise _too_large(held, start, record, limit)
-            batch = _packed(held, start, end, record)
+        held.append(piece)
+        held_bytes += len(piece)
+        while limit and held_bytes > limit:
+            rest = _cut(held, held_bytes - limit)
+            if not held:
+                raise _too_large(b"".join(rest), record, limit)
+            batch = _packed(held, record)
+            held, held_bytes = rest, sum(map(len, rest))
             record += batch.record_count
-            start = end
             yield batch
             del batch  # Nobody needs it while the next one is made.
-        del held[:start]
-    if held:
-        yield _packed(held, 0, len(held), record)
+    if held_bytes:
+        yield _packed(held, record)
 
 
-def _packed(held: bytearray, start: int, end: int, first_record: int) -> Batch:
-    with memoryview(held) as view:
-        body = bytes(view[start:end])
+def _cut(held: list[bytes], excess: int) -> list[bytes]:
+    """Take what follows the last line end from *held*, whose last *excess* bytes do not count; return that.
+
+    Linear: the search runs backwards and stops at the first line end.
+    """
+    rest: list[bytes] = []
+    while held:
+        piece = held.pop()
+        end = piece.rfind(b"\n", 0, len(piece) - excess) + 1
+        rest.append(piece[end:])
+        if end:
+            held.append(piece[:end])
+            break
+        excess = 0
+    return rest[::-1]
+
+
+def _packed(held: list[bytes], first_record: int) -> Batch:
+    body = b"".join(held)
     count = body.count(b"\n") + (not body.endswith(b"\n"))
     return Batch(body=body, record_count=count, first_record=first_record)
 
 
-def _too_large(held: bytearray, start: int, record: int, limit: int) -> RecordTooLarge:
-    end = held.find(b"\n", start) + 1 or len(held)
-    return RecordTooLarge(record, end - start, limit)
+def _too_large(held: bytes, record: int, limit: int) -> RecordTooLarge:
+    return RecordTooLarge(record, held.find(b"\n") + 1 or len(held), limit)
 
 
 def _single_lines(source: BinaryIO | Iterable[bytes], limit: int) -> Iterator[Batch]:

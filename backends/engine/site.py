@@ -23,6 +23,7 @@ _ARN_TYPES = {
     ENDPOINT_CONFIG: "endpoint-config",
     ENDPOINT: "endpoint",
 }
+KINDS = tuple(_ARN_TYPES)
 # A job or endpoint in one of these has nothing running.
 ENDED = frozenset({"Completed", "Failed", "Stopped"})
 

@@ -5,10 +5,10 @@ A resource has at most 50 tags and a page of ListTags at least as many, so there
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from backends.engine.documents import check_range, refuse, required, violation
-from backends.engine.site import TRAINING, TRANSFORM, Site
+from backends.engine.site import KINDS, TRAINING, TRANSFORM, Site
 from backends.engine.state import Document, Resource
 from backends.sagemaker.readings import ServiceError
 
@@ -54,6 +54,14 @@ def delete(site: Site, request: Document) -> Document:
 
     site.state.edit(resource, change)
     return {}
+
+
+def every(site: Site) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the ARN and the tags of each resource that has any."""
+    for kind in KINDS:
+        for resource in site.state.every(kind):
+            if tags := _tags(resource.request, resource.facts):
+                yield site.arn(kind, resource.name), tags
 
 
 def check_tags(request: Document) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import BinaryIO
@@ -21,7 +21,7 @@ from backends.engine import channels, layout, records
 from backends.engine.exchange import Answer, Exchange, NoAnswer
 from backends.engine.filters import DataProcessing
 from backends.engine.logs import masked
-from backends.engine.records import Batch, Packing
+from backends.engine.records import Batch, Packing, Span
 from backends.engine.relay import Relay
 from backends.engine.runners import ImageMissing, RunnerFailed
 from backends.engine.serving import GivenUp, NotHealthy, ServingContainer
@@ -68,6 +68,7 @@ class _Output:
     input_uri: str
     uri: str
     draft: BinaryIO
+    source: BinaryIO | None = None
     failed: bool = False
     streamed: bool = False
 
@@ -93,7 +94,7 @@ class _Work:
     """
 
     output: _Output
-    asked: Batch | _Whole | BackendError | None
+    asked: Batch | Span | _Whole | BackendError | None
     is_last: bool = False
 
 
@@ -205,7 +206,7 @@ class _TransformRun:
             draft = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  closed when the object is finished
             output = _Output(uri, target, draft)
             try:
-                for batch in self._batches(uri, packing):
+                for batch in self._batches(output, packing):
                     yield _Work(output, batch)
                     del batch
                     if output.failed:
@@ -214,12 +215,18 @@ class _TransformRun:
                 yield _Work(output, exc)
             yield _Work(output, None, is_last=True)
 
-    def _batches(self, uri: str, packing: Packing) -> Iterator[Batch | _Whole]:
+    def _batches(self, output: _Output, packing: Packing) -> Iterator[Batch | Span | _Whole]:
+        uri, is_gzipped = output.input_uri, self._is_gzipped()
         if packing.sends_whole and self._processing.passes_through:
-            yield _Whole(self._site, uri, gzipped=self._is_gzipped())
+            yield _Whole(self._site, uri, is_gzipped)
             return
-        with self._site.store.reader(uri) as stream:
-            yield from records.split_batches(records.gunzip(stream) if self._is_gzipped() else stream, packing)
+        stream = self._site.store.reader(uri)
+        if records.is_file(stream) and self._processing.passes_through and not (packing.sends_lines or is_gzipped):
+            output.source = stream
+            yield from records.split_file(stream, packing)
+            return
+        with stream:
+            yield from records.split_batches(records.gunzip(stream) if is_gzipped else stream, packing)
 
     def _take(self, work: _Work, result: bytes | Exception) -> None:
         """Add one answer to its output, or finish the output."""
@@ -236,7 +243,7 @@ class _TransformRun:
             output.draft.writelines(records.assemble([result], self._assemble))
 
     def _finish(self, output: _Output) -> None:
-        with output.draft as draft:
+        with output.draft as draft, output.source or nullcontext():
             if output.failed:
                 return
             if output.streamed and self._assemble is Split.LINE:
@@ -338,6 +345,8 @@ class _Model:
             work.output.streamed = True
             self.stream(asked, work.output.draft)
             return b""
+        if isinstance(asked, Span):
+            return self._ask(lambda: self._send(asked)).body
         return self.answer(asked)
 
     def answer(self, batch: Batch) -> bytes:
@@ -356,7 +365,7 @@ class _Model:
 
         self._ask(send)
 
-    def _send(self, body: bytes | Iterator[bytes], sink: BinaryIO | None = None) -> Answer:
+    def _send(self, body: bytes | Span | Iterator[bytes], sink: BinaryIO | None = None) -> Answer:
         return self._exchange.send(
             "POST",
             "/invocations",

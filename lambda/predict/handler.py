@@ -211,7 +211,7 @@ def _question(request: Request, max_review_bytes: int) -> Question:
         if len(request.body) > LONGEST_JSON_ESCAPE * max_review_bytes + ROOM_FOR_JSON_KEYS:
             raise _too_long(max_review_bytes)
         question = _json_question(request.body)
-        _check_size(len(question.text.encode()), max_review_bytes)
+        _check_size(len(_encoded(question.text)), max_review_bytes)
     if not question.text.strip():
         raise Refusal(400, "EmptyReview", "There is no review to judge: the text is empty.")
     return question
@@ -227,10 +227,7 @@ def _json_question(body: bytes) -> Question:
     explain = document.get("explain", False)
     if not isinstance(explain, bool):
         raise Refusal(400, "InvalidJson", '"explain" must be true or false.')
-    text = document["text"]
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise Refusal(400, "InvalidJson", "The text holds half a surrogate pair, which is no character.")
-    return Question(text, explain=explain)
+    return Question(document["text"], explain=explain)
 
 
 def _no_constant(name: str) -> float:
@@ -242,6 +239,13 @@ def _utf8(body: bytes) -> str:
         return body.decode()
     except UnicodeDecodeError as error:
         raise Refusal(400, "InvalidJson", f"The body is not valid UTF-8 at byte {error.start}.") from error
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise Refusal(400, "InvalidJson", "The text holds half a surrogate pair, which is no character.") from error
 
 
 def _check_size(size_bytes: int, max_review_bytes: int) -> None:

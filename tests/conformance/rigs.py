@@ -117,15 +117,28 @@ def on_peer(name: str, folder: Path) -> Iterator[Rig]:
 @contextmanager
 def aws_on_the_wire(folder: Path) -> Iterator[Rig]:
     """The AWS backend's own code, sent to the emulator in front of an engine with real processes."""
-    home = folder / "home"
-    engine = Engine(engine_settings(BackendConfig(home=home, images={"probe": PROBE})))
+    with _wire("aws-on-the-wire", BackendConfig(home=folder / "home", images={"probe": PROBE})) as rig:
+        yield rig
+
+
+@contextmanager
+def aws_on_the_wire_docker(folder: Path) -> Iterator[Rig]:
+    """The AWS backend's own code, sent to the emulator in front of an engine with real containers."""
+    image = probe_image()
+    with _wire("aws-on-the-wire-docker", BackendConfig(home=folder / "home", runner="docker")) as rig:
+        yield replace(rig, image=image)
+
+
+@contextmanager
+def _wire(name: str, served: BackendConfig) -> Iterator[Rig]:
+    engine = Engine(engine_settings(served))
     store = engine.site.store
     store.ensure_bucket(BUCKET)
     with serving(create_app(engine)) as url, pytest.MonkeyPatch.context() as environment:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            environment.setenv(name, "test")
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(variable, "test")
         config = BackendConfig(backend="aws", endpoint_url=url, role_arn=ROLE_ARN)
-        with _engine("aws-on-the-wire", config, lambda uri, data: _drop(store.put(uri, data)), store.get) as rig:
+        with _engine(name, config, lambda uri, data: _drop(store.put(uri, data)), store.get) as rig:
             yield rig
     engine.close()
 
@@ -191,5 +204,6 @@ RIGS: dict[str, Callable[[Path], AbstractContextManager[Rig]]] = {
     "local-process": local_process,
     "local-docker": local_docker,
     "aws-on-the-wire": aws_on_the_wire,
+    "aws-on-the-wire-docker": aws_on_the_wire_docker,
     **{name: partial(on_peer, name) for name in PEERS},
 }

@@ -40,12 +40,19 @@ def test_a_failing_program_fails_the_job_with_its_own_words(rig: Rig, name: str,
     assert rig.backend.training.status(name).state is JobState.FAILED
 
 
+def start_hanging(rig: Rig, name: str, prefix: str) -> None:
+    """Start a program that ends only when it is told to, and wait until it can be told.
+
+    The first process of a container does not hear a SIGTERM that comes before it has said what to do with it.
+    """
+    rig.backend.training.start(spec(rig, name, prefix, mode="hang"))
+    while "mode=hang" not in list(_logs(rig).log_lines(name)):
+        assert not rig.backend.training.status(name).state.is_terminal
+
+
 def test_stopping_a_job_saves_what_the_program_saves(rig: Rig, name: str, prefix: str) -> None:
     """A stopped job is Stopped, not Failed, and its artifact is uploaded."""
-    rig.backend.training.start(spec(rig, name, prefix, mode="hang"))
-    lines = iter(_logs(rig).log_lines(name, follow=False))
-    while "mode=hang" not in list(lines):
-        lines = iter(_logs(rig).log_lines(name, follow=False))
+    start_hanging(rig, name, prefix)
     rig.backend.training.stop(name)
     rig.backend.training.stop(name)
     status = rig.backend.training.wait(name, timeout_seconds=LIMIT_SECONDS)
@@ -117,7 +124,7 @@ def test_what_does_not_exist_is_not_found(rig: Rig, name: str) -> None:
 
 def test_the_wait_can_run_out(rig: Rig, name: str, prefix: str) -> None:
     """The wait ends, the job goes on; time comes from the clock that was handed in."""
-    rig.backend.training.start(spec(rig, name, prefix, mode="hang"))
+    start_hanging(rig, name, prefix)
     with pytest.raises(WaitTimeout, match=name):
         rig.backend.training.wait(name, timeout_seconds=3600, clock=JumpingClock())
     assert not rig.backend.training.status(name).state.is_terminal

@@ -1,4 +1,7 @@
-"""The AWS backend's own way, end to end, against ``greenroom serve``: seven steps, and a server that is killed."""
+"""The AWS backend's own way, end to end, against ``greenroom serve``: seven steps, and a server that is killed.
+
+Once with programs as processes of the server, once in real containers.
+"""
 
 import os
 import signal
@@ -10,24 +13,33 @@ import pytest
 
 from sentiment.bundle import CONTAINER
 from sentiment.settings import IMAGE
+from tests.docker_engine import sentiment_image
 from tests.e2e.conftest import Shell, served_page
 from tests.emulator import served
 from tests.reviews import few_reviews
 
 
+@pytest.fixture(scope="module", params=["process", "docker"])
+def image(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """The image's name, and what the server is told so that it can run it."""
+    if request.param == "process":
+        return IMAGE, f'[images]\n"{IMAGE}" = "{CONTAINER}"\n'
+    return sentiment_image(), 'runner = "docker"\n'
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, image: tuple[str, str]) -> Path:
     """Where the server's state lies; the client has a folder of its own."""
     folder: Path = tmp_path_factory.mktemp("server")
-    (folder / "greenroom.toml").write_text(f'[images]\n"{IMAGE}" = "{CONTAINER}"\n')
+    (folder / "greenroom.toml").write_text(image[1])
     return folder
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    """A user of AWS: credentials, a role, no idea of where the endpoint URL leads."""
+def shell(tmp_path_factory: pytest.TempPathFactory, image: tuple[str, str]) -> Shell:
+    """A user of AWS: credentials, a role, an image, no idea of where the endpoint URL leads."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GREENROOM_"))}
-    environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    environment |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "SENTIMENT_IMAGE": image[0]}
     environment |= {"GREENROOM_ROLE_ARN": "arn:aws:iam::000000000000:role/sentiment"}
     return Shell(tmp_path_factory.mktemp("client"), environment)
 

@@ -1,10 +1,13 @@
 import gzip
 import io
+import os
+import tempfile
 import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,8 +20,10 @@ from backends.engine.records import (
     RecordTooLarge,
     assemble,
     gunzip,
+    is_file,
     output_key,
     split_batches,
+    split_file,
 )
 from backends.specs import Split, Strategy
 from backends.stores import pieces, stream_of
@@ -53,6 +58,36 @@ def test_packed_lines_in_a_row_are_the_object(data: bytes, cut: int, limit: int)
         assert batch.first_record == number
         number += batch.record_count
     assert number - 1 == len(data.split(b"\n")) - data.endswith(b"\n") - (not data)
+
+
+@UNHURRIED
+@given(LINES, st.sampled_from(Split), st.integers(min_value=0, max_value=80))
+def test_a_file_is_cut_as_what_is_read_is(data: bytes, split: Split, limit: int) -> None:
+    """The spans of a file are the bodies that reading it would give, refused at the same record."""
+    how = packing(split, limit=limit)
+
+    def bodies_of(parts: Iterator[bytes]) -> tuple[list[bytes], int]:
+        found: list[bytes] = []
+        try:
+            found.extend(parts)
+        except RecordTooLarge as exc:
+            return found, exc.record
+        return found, 0
+
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        spans = (os.pread(file.fileno(), span.size_bytes, span.start) for span in split_file(file, how))
+        assert bodies_of(spans) == bodies_of(batch.body for batch in split_batches(io.BytesIO(data), how))
+
+
+def test_the_end_of_a_file_s_last_line_is_found_far_from_the_limit(tmp_path: Path) -> None:
+    """However long the line is that has no room any more."""
+    path = tmp_path / "in"
+    path.write_bytes(b"a\n" + b"b" * 300_000 + b"\n")
+    with path.open("rb") as file:
+        assert is_file(file)
+        assert [span.size_bytes for span in split_file(file, packing(Split.LINE, limit=300_001))] == [2, 300_001]
 
 
 @UNHURRIED

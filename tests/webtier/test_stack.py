@@ -17,6 +17,9 @@ from backends.gateway import FunctionSettings, GatewaySettings
 from backends.page import CACHE_CONTROL
 from backends.stores.s3 import S3Store
 from sentiment.bundle import HANDLER, WEB
+from sentiment.reporter import Silent
+from sentiment.settings import SentimentSettings
+from sentiment.webtier import WebTier
 from tests.webtier.conftest import Place
 
 # moto says of each type that it does not know that it does not.
@@ -301,3 +304,25 @@ def test_a_wrong_parameter_is_refused(place: Place, account: AwsAccount, store: 
     with pytest.raises(BackendError, match=name):
         deploy(stack, HANDLER, **INITIAL | {name: value})
     assert not stack.delete()
+
+
+def test_a_change_that_is_declined_leaves_nothing(place: Place, account: AwsAccount, store: S3Store) -> None:
+    """It was shown; neither a stack nor code is there afterwards."""
+
+    class Lines(Silent):
+        said: list[str] = []  # noqa: RUF012  one test, one list
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    def decline(question: str) -> None:
+        raise PermissionError(question)
+
+    if place.name == "localstack":
+        pytest.skip("its change sets take no condition that is false")
+    settings = SentimentSettings(home=Path("unused"), bucket=BUCKET)
+    with pytest.raises(PermissionError, match=r"Change stack sentiment-web of account .* in us-east-1"):
+        WebTier(account, settings, store, Lines(), decline).publish("sentiment-1")
+    assert any("Add     Function" in text for text in Lines.said)
+    assert "sentiment-web" not in str(place.client("cloudformation").describe_stacks()["Stacks"])
+    assert list(store.list_objects(f"{settings.prefix}/")) == []

@@ -11,7 +11,11 @@ from backends.sagemaker.readings import ServiceError
 
 Operation = Callable[[Members], Members | Awaitable[Members]]
 
-_TARGETS = {"SageMaker": "sagemaker", "Logs_20140328": "logs"}
+_TARGETS = {
+    "SageMaker": "sagemaker",
+    "Logs_20140328": "logs",
+    "ResourceGroupsTaggingAPI_20170126": "resourcegroupstaggingapi",
+}
 _CREDENTIAL = re.compile(r"[^/\s,]+/\d{8}/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 _RUNTIME_PATH = "/endpoints/"
 

@@ -1,4 +1,4 @@
-"""CloudWatch Logs over the output of the engine's programs (contract D.1). Nothing can be written.
+"""CloudWatch Logs over the output of the engine's programs (contract D.1). Nothing can be written, only deleted.
 
 A program's output has no times of its own here: an event bears the time at which its stream began.
 """
@@ -121,6 +121,17 @@ class Logs(Service):
         if position < len(streams):
             answer["nextToken"] = f"{position}/{offset}"
         return answer
+
+    def delete_log_stream(self, request: Members) -> Members:
+        """DeleteLogStream."""
+        self._stream(request["logGroupName"], request["logStreamName"]).path.unlink(missing_ok=True)
+        return {}
+
+    def delete_log_group(self, request: Members) -> Members:
+        """DeleteLogGroup: the streams go. The group itself is there as long as what it belongs to."""
+        for stream in self._streams(request["logGroupName"]):
+            stream.path.unlink(missing_ok=True)
+        return {}
 
     def _stream(self, group: str, name: str) -> _Stream:
         for stream in self._streams(group):

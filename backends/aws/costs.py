@@ -1,0 +1,172 @@
+"""What AWS asks for what a plan would make, by the dated table ``prices.toml``."""
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from backends.specs import Request
+
+Document = Mapping[str, Any]
+Prices = Mapping[str, Decimal | None]
+"""USD by what is counted, such as "hour" or "GB-month"; None: not known. Empty: it costs nothing."""
+
+HOUR, REQUESTS, GB_MONTH = "hour", "1,000 requests", "GB-month"
+_SHORT_REQUESTS = f"{REQUESTS} of 100 ms"
+_HOURS_OF_A_MONTH = 730
+_LEAST = Decimal("0.000001")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing in an account, planned or up: *detail* says how much of it there is."""
+
+    kind: str
+    name: str
+    region: str
+    detail: str = ""
+    prices: Prices = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        asked = "; ".join(f"{shown(usd)} per {per}" for per, usd in self.prices.items()) or "free"
+        return f"{self.kind} {self.name}" + (f" ({self.detail})" if self.detail else "") + f": {asked}"
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """The prices that are known, by region, what is priced, and what is counted; *oldest* and *newest* were read."""
+
+    known: Mapping[tuple[str, str, str], Decimal]
+    oldest: date
+    newest: date
+
+    def price(self, region: str, what: str, per: str) -> Decimal | None:
+        """USD, or None: not known."""
+        return self.known.get((region, what, per))
+
+
+@cache
+def load_prices() -> PriceTable:
+    """The table that comes with the project."""
+    rows = tomllib.loads(Path(__file__).with_name("prices.toml").read_text(encoding="utf-8"))["price"]
+    dates = [row["date"] for row in rows]
+    known = {(row["region"], row["what"], row["per"]): Decimal(row["usd"]) for row in rows}
+    return PriceTable(known, min(dates), max(dates))
+
+
+def planned(requests: Iterable[Request], region: str) -> list[Item]:
+    """What *requests* would make in *region*, in their order."""
+    return [
+        _MAKERS[request.operation](request.document, region) for request in requests if request.operation in _MAKERS
+    ]
+
+
+def instances(what: str, type_name: str, count: int, region: str) -> Prices:
+    """What *count* instances cost that do *what*: "training", "transform" or "hosting"."""
+    return {HOUR: _times(load_prices().price(region, f"{what} {type_name}", HOUR), count)}
+
+
+def stored(what: str, size_bytes: int, region: str) -> Prices:
+    """What it costs by the hour to keep *size_bytes* in *what*, such as "S3 Standard"."""
+    share = Decimal(size_bytes) / 10**9 / _HOURS_OF_A_MONTH
+    return {HOUR: _times(load_prices().price(region, what, GB_MONTH), share) if size_bytes else Decimal(0)}
+
+
+def variants(config: Document, region: str) -> tuple[str, Prices]:
+    """Of an endpoint configuration: how much there is behind the endpoint, and what it costs."""
+    details, prices = [], dict[str, Decimal | None]()
+    for variant in config["ProductionVariants"]:
+        if serverless := variant.get("ServerlessConfig"):
+            details.append(f"serverless, {serverless['MemorySizeInMB']} MB")
+            second = load_prices().price(region, "hosting serverless", "GB-second")
+            asked: Prices = {
+                HOUR: Decimal(0),
+                _SHORT_REQUESTS: _times(second, serverless["MemorySizeInMB"] * 100 / 1024),
+            }
+        else:
+            count = variant["InitialInstanceCount"]
+            details.append(f"{count} {variant['InstanceType']}")
+            asked = instances("hosting", variant["InstanceType"], count, region)
+        for per, usd in asked.items():
+            before = prices.get(per, Decimal(0))
+            prices[per] = None if before is None or usd is None else before + usd
+    return ", ".join(details), prices
+
+
+def total(items: Iterable[Item]) -> Decimal:
+    """USD by the hour for all of *items*, as far as their prices are known."""
+    return sum((item.prices.get(HOUR) or Decimal(0) for item in items), Decimal(0))
+
+
+def shown(usd: Decimal | None) -> str:
+    """A price as people read it, to a millionth."""
+    if usd is None:
+        return "unknown"
+    if 0 < usd < _LEAST:
+        return f"less than {_LEAST:f} USD"
+    return f"{usd.quantize(_LEAST).normalize():f} USD"
+
+
+# --- inside
+
+
+def _bucket(document: Document, region: str) -> Item:
+    prices = {GB_MONTH: load_prices().price(region, "S3 Standard", GB_MONTH)}
+    return Item(kind="bucket", name=document["Bucket"], region=region, prices=prices)
+
+
+def _role(document: Document, region: str) -> Item:
+    return Item(kind="role", name=f"{document['Path']}{document['RoleName']}", region=region)
+
+
+def _model(document: Document, region: str) -> Item:
+    return Item(kind="model", name=document["ModelName"], region=region)
+
+
+def _training_job(document: Document, region: str) -> Item:
+    resources = document["ResourceConfig"]
+    count, type_name = resources["InstanceCount"], resources["InstanceType"]
+    hours = document["StoppingCondition"]["MaxRuntimeInSeconds"] / 3600
+    return Item(
+        kind="training job",
+        name=document["TrainingJobName"],
+        region=region,
+        detail=f"{count} {type_name}, at most {hours:g} h",
+        prices=instances("training", type_name, count, region),
+    )
+
+
+def _transform_job(document: Document, region: str) -> Item:
+    resources = document["TransformResources"]
+    count, type_name = resources["InstanceCount"], resources["InstanceType"]
+    return Item(
+        kind="transform job",
+        name=document["TransformJobName"],
+        region=region,
+        detail=f"{count} {type_name}, until it is done",
+        prices=instances("transform", type_name, count, region),
+    )
+
+
+def _endpoint(document: Document, region: str) -> Item:
+    detail, prices = variants(document, region)
+    return Item(kind="endpoint", name=document["EndpointConfigName"], region=region, detail=detail, prices=prices)
+
+
+# What a request makes that is worth a line in the plan; an endpoint's costs stand in its configuration.
+_MAKERS: dict[str, Callable[[Document, str], Item]] = {
+    "CreateBucket": _bucket,
+    "CreateRole": _role,
+    "CreateTrainingJob": _training_job,
+    "CreateModel": _model,
+    "CreateTransformJob": _transform_job,
+    "CreateEndpointConfig": _endpoint,
+}
+
+
+def _times(price: Decimal | None, factor: float | Decimal) -> Decimal | None:
+    return None if price is None else price * Decimal(factor)

@@ -1,0 +1,177 @@
+"""The execution role: as little as jobs need, made once, set right where it differs, gone after a destroy."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import pytest
+
+from backends.aws.backend import patient
+from backends.aws.roles import ExecutionRole, is_made_here
+from backends.sagemaker.readings import ServiceError
+from tests.aws.commands import recording
+from tests.aws.conftest import client
+
+ACCOUNT = "123456789012"
+IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/team/sentiment:tag"
+ROLE = ExecutionRole(
+    account=ACCOUNT,
+    region="us-east-1",
+    stem="app",
+    reads=["s3://bucket/app"],
+    writes=["s3://bucket/app/models"],
+    image=IMAGE,
+    tags={"greenroom:application": "app"},
+)
+
+
+def allows(role: ExecutionRole, action: str, resource: str) -> bool:
+    """IAM's own reading of the policy, but for its conditions."""
+    return any(
+        action in statement["Action"] and any(fnmatchcase(resource, pattern) for pattern in statement["Resource"])
+        for statement in role.policy["Statement"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "resource", "is_allowed"),
+    [
+        ("s3:GetObject", "arn:aws:s3:::bucket/app/data/train.csv", True),
+        ("s3:GetObject", "arn:aws:s3:::bucket/application/data/train.csv", False),
+        ("s3:GetObject", "arn:aws:s3:::another/app/data/train.csv", False),
+        ("s3:PutObject", "arn:aws:s3:::bucket/app/models/job/output/model.tar.gz", True),
+        ("s3:PutObject", "arn:aws:s3:::bucket/app/data/train.csv", False),
+        ("s3:DeleteObject", "arn:aws:s3:::bucket/app/models/job/output/model.tar.gz", False),
+        ("ecr:BatchGetImage", f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/team/sentiment", True),
+        ("ecr:BatchGetImage", f"arn:aws:ecr:us-east-1:{ACCOUNT}:repository/team/another", False),
+        (
+            "logs:PutLogEvents",
+            f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/TrainingJobs:log-stream:app-1/algo-1",
+            True,
+        ),
+        (
+            "logs:PutLogEvents",
+            f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/TrainingJobs:log-stream:other/algo-1",
+            False,
+        ),
+        (
+            "logs:PutLogEvents",
+            f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/Endpoints/app-1:log-stream:AllTraffic/i-1",
+            True,
+        ),
+        ("iam:PassRole", ROLE.arn, False),
+        ("sagemaker:CreateTrainingJob", "*", False),
+    ],
+)
+def test_it_may_do_what_jobs_need_and_no_more(action: str, resource: str, *, is_allowed: bool) -> None:
+    """Its own prefixes, its image, its logs."""
+    assert allows(ROLE, action, resource) is is_allowed
+
+
+def test_listing_is_confined_to_the_prefix() -> None:
+    """What else is in the bucket has names, too."""
+    (listing,) = [one for one in ROLE.policy["Statement"] if "s3:ListBucket" in one["Action"]]
+    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["app/*"]}}
+
+
+def test_an_image_elsewhere_needs_no_permission() -> None:
+    """Of ECR the policy says nothing then."""
+    assert "ecr:" not in json.dumps(replace(ROLE, image="greenroom-sentiment:latest").policy)
+
+
+def test_only_sagemaker_for_this_account_assumes_it() -> None:
+    """Another account's job may not use it through SageMaker (the confused deputy)."""
+    (statement,) = ROLE.trust["Statement"]
+    assert statement["Principal"] == {"Service": "sagemaker.amazonaws.com"}
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": ACCOUNT}}
+
+
+@pytest.mark.usefixtures("moto")
+def test_it_is_made_once() -> None:
+    """IAM, as moto has it, finds no fault in the documents; a second time nothing is written."""
+    with recording() as record:
+        iam = client("iam")
+        assert ROLE.ensure(iam) is True
+        assert iam.get_role(RoleName="app-us-east-1")["Role"]["Arn"] == ROLE.arn
+        before = len(record.operations)
+        assert ROLE.ensure(iam) is False
+        assert record.operations[before:] == ["iam:ListRoles", "iam:GetRolePolicy"]
+
+
+@pytest.mark.usefixtures("moto")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda iam: iam.put_role_policy(
+            RoleName=ROLE.name, PolicyName="execution", PolicyDocument=json.dumps(replace(ROLE, image="").policy)
+        ),
+        lambda iam: iam.delete_role_policy(RoleName=ROLE.name, PolicyName="execution"),
+        lambda iam: iam.update_assume_role_policy(
+            RoleName=ROLE.name, PolicyDocument=json.dumps(replace(ROLE, account="210987654321").trust)
+        ),
+    ],
+)
+def test_what_differs_is_set_right(spoil: Callable[[Any], None]) -> None:
+    """Another image, a run that was interrupted, a hand that meddled."""
+    iam = client("iam")
+    ROLE.ensure(iam)
+    spoil(iam)
+    assert ROLE.ensure(iam) is True
+    assert iam.get_role(RoleName=ROLE.name)["Role"]["AssumeRolePolicyDocument"] == ROLE.trust
+    assert iam.get_role_policy(RoleName=ROLE.name, PolicyName="execution")["PolicyDocument"] == ROLE.policy
+
+
+@pytest.mark.usefixtures("moto")
+def test_it_is_removed_once() -> None:
+    """A second removal finds nothing, and is quiet."""
+    iam = client("iam")
+    ROLE.ensure(iam)
+    assert [ROLE.remove(iam), ROLE.remove(iam)] == [True, False]
+    assert iam.list_roles()["Roles"] == []
+
+
+def test_a_role_of_the_users_is_told_from_ours() -> None:
+    """By its path."""
+    assert [is_made_here(arn) for arn in (ROLE.arn, f"arn:aws:iam::{ACCOUNT}:role/mine")] == [True, False]
+
+
+class JumpingClock:
+    """Time passes when it is slept."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+@pytest.mark.parametrize(
+    ("message", "settles_after", "expected"),
+    [
+        ("Could not assume role arn:…. Please ensure that the role exists …", 12, "made"),
+        ("Could not assume role arn:…. Please ensure that the role exists …", 1000, 90),
+        ("1 validation error detected: …", 1000, 0),
+    ],
+)
+def test_a_new_role_is_waited_for(
+    message: str, settles_after: float, expected: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A while and no longer; what waiting does not mend is said at once."""
+    clock = JumpingClock()
+
+    def call(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        if clock.seconds < settles_after:
+            raise ServiceError("ValidationException", message)
+        return {"made": operation}
+
+    try:
+        result: object = next(iter(patient(call, clock)("CreateTrainingJob", {})))
+    except ServiceError:
+        result = clock.seconds
+    assert result == expected
+    assert bool(caplog.records) is (expected != 0)
