@@ -67,10 +67,10 @@ def _moto() -> Iterator[str]:
 
 
 @pytest.fixture(autouse=True)
-def _known_gaps(request: pytest.FixtureRequest, place: Place) -> None:
+def _known_gaps(request: pytest.FixtureRequest) -> None:
     """What one of the servers does otherwise than AWS has to fail there, so that we learn when it does no more."""
     for gap in request.node.iter_markers("differs"):
-        if gap.args[0] == place.name:
+        if gap.args[0] == request.getfixturevalue("place").name:
             request.applymarker(pytest.mark.xfail(reason=gap.kwargs["reason"], strict=True))
 
 

@@ -86,4 +86,4 @@ def test_the_page_goes_up_and_comes_down_ministack(tmp_path: Path) -> None:
             assert client("cloudformation", cloud).describe_stacks()["Stacks"] == []
             assert functions.list_functions()["Functions"] == []
             assert client("cloudfront", cloud).list_distributions()["DistributionList"]["Quantity"] == 0
-            assert [bucket["Name"] for bucket in client("s3", cloud).list_buckets()["Buckets"]] == ["greenroom"]
+            assert [bucket["Name"] for bucket in client("s3", cloud).list_buckets()["Buckets"]] == []

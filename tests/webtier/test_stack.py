@@ -323,6 +323,6 @@ def test_a_change_that_is_declined_leaves_nothing(place: Place, account: AwsAcco
     settings = SentimentSettings(home=Path("unused"), bucket=BUCKET)
     with pytest.raises(PermissionError, match=r"Change stack sentiment-web of account .* in us-east-1"):
         WebTier(account, settings, store, Lines(), decline).publish("sentiment-1")
-    assert any("Add     Function" in text for text in Lines.said)
+    assert any("Add  Function " in text for text in Lines.said)
     assert "sentiment-web" not in str(place.client("cloudformation").describe_stacks()["Stacks"])
     assert list(store.list_objects(f"{settings.prefix}/")) == []
