@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sentiment.production import Production
     from sentiment.reporter import Reporter
     from sentiment.settings import SentimentSettings
+    from sentiment.webtier import WebTier
 
 app = typer.Typer(
     help="Sentiment of reviews, rehearsed on this machine or run on AWS: the same pipeline, one flag.",
@@ -134,6 +135,11 @@ TransformInstancesOption = Annotated[
 ]
 TransformTypeOption = Annotated[
     str, typer.Option("--transform-instance-type", help="Of what kind they are; default: as for training.")
+]
+
+TtlOption = Annotated[
+    str | None,
+    typer.Option("--ttl", help="AWS deletes the endpoint after so long: 90m, 2h, 3d; 0 takes that back. AWS backend."),
 ]
 
 
@@ -278,6 +284,7 @@ def deploy(
     memory: MemoryOption = None,
     concurrency: ConcurrencyOption = None,
     replace: ReplaceOption = False,
+    ttl: TtlOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     print_command: PrintCommandOption = False,
@@ -302,10 +309,15 @@ def deploy(
         if dry_run:
             opened.print_plans(plans)
             return
+        web_tier = opened.web_tier(ttl, yes=yes)
         opened.agree(lambda: plans, yes=yes)
+        # Before the endpoint is there, so that an interrupt leaves none that stays.
+        expires = web_tier.expire(opened.pipeline.endpoint_spec(trained).name, ttl) if web_tier and ttl else None
         endpoint = opened.pipeline.deploy(trained)
+        if web_tier:
+            web_tier.own(endpoint, expires)
         opened.show_command(endpoint)
-        _print({"endpoint": endpoint}, as_json=as_json)
+        _print({"endpoint": endpoint} | ({} if expires is None else {"expires": expires}), as_json=as_json)
 
 
 @app.command()
@@ -347,10 +359,23 @@ def web(
     host: Annotated[
         str, typer.Option(help="The name or address to serve at; by any but this, others reach it.")
     ] = "127.0.0.1",
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Serve it on this machine though the model is on AWS; as the local backend does."),
+    ] = False,
+    ttl: TtlOption = None,
+    yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the page for the deployed model (step 7), until Ctrl-C."""
+    """Serve the page for the deployed model (step 7), until Ctrl-C; on AWS, publish it there and say where."""
     with _pipeline(context) as opened:
+        web_tier = opened.web_tier(ttl, yes=yes)
+        if web_tier and not here:
+            published = web_tier.publish(opened.pipeline.endpoint(), ttl)
+            _print(published, as_json=as_json)
+            return
+        if ttl:
+            raise typer.BadParameter("--ttl goes with a page that is published, not with --here")
         from sentiment.webserver import serve_page  # noqa: PLC0415  web servers are slow to load
 
         serve_page(
@@ -417,6 +442,8 @@ def run(
             return
         opened.agree(opened.pipeline.plans, yes=yes)
         done = opened.pipeline.run()
+        if web_tier := opened.web_tier():
+            web_tier.own(done.endpoint)
         opened.show_command(done.endpoint)
         _print(done, as_json=as_json)
 
@@ -487,14 +514,14 @@ def destroy(
 ) -> None:
     """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder.
 
-    On AWS also the bucket and the role that were made there, and the logs; then every region is searched for what is
-    left, which is an error.
+    On AWS also the page, the bucket and the role that were made there, and the logs; then every region is searched for
+    what is left, which is an error.
     """
     with _pipeline(context) as opened:
         if not yes:
             typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
-        if opened.production:
-            destroyed = opened.production.destroy(opened.pipeline)
+        if opened.production and (web_tier := opened.web_tier()):
+            destroyed = opened.production.destroy(opened.pipeline, web_tier)
             _print(destroyed, as_json=as_json)
             raise typer.Exit(FAILED if destroyed.kept else 0)
         gone = opened.pipeline.destroy()
@@ -624,16 +651,31 @@ class _Opened:
         """
         if self.production is None:
             return
-        from backends.errors import InvalidSpec  # noqa: PLC0415
-
         self.production.announce(self.production.plan([*self._image_plans, *plans()]))
-        if self.production.bills and not yes:
-            if not sys.stdin.isatty():
-                raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
-            typer.confirm("Go on?", abort=True, err=True)
+        self._ask("Go on?", yes=yes)
         self.production.provide()
         if self.image is not None:
             self.image.push(self.reporter)
+
+    def web_tier(self, ttl: str | None = None, *, yes: bool = False) -> "WebTier | None":
+        """The page's stack; None for the local backend, which has none."""
+        if self.production is None:
+            if ttl:
+                raise typer.BadParameter("--ttl is about AWS: sentiment --backend aws …")
+            return None
+        from sentiment.webtier import WebTier  # noqa: PLC0415
+
+        return WebTier(
+            self.production.account, self.settings, self.backend.store, self.reporter, lambda q: self._ask(q, yes=yes)
+        )
+
+    def _ask(self, question: str, *, yes: bool) -> None:
+        if self.production and self.production.bills and not yes:
+            from backends.errors import InvalidSpec  # noqa: PLC0415
+
+            if not sys.stdin.isatty():
+                raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
+            typer.confirm(question, abort=True, err=True)
 
     def print_plans(self, plans: "list[Plan]") -> None:
         """The requests of *plans*, behind those for what they need on AWS."""

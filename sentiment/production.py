@@ -20,6 +20,7 @@ from sentiment.image import REPOSITORY
 from sentiment.pipeline import Pipeline
 from sentiment.reporter import Reporter, Silent
 from sentiment.settings import APPLICATION_TAG, PROJECT, SentimentSettings
+from sentiment.webtier import WebTier
 
 UNASKED_ACCOUNT = "000000000000"
 
@@ -81,7 +82,7 @@ class Production:
         """Everything of the application that is up, in any region."""
         return self._application.survey()
 
-    def destroy(self, pipeline: Pipeline) -> Destroyed:
+    def destroy(self, pipeline: Pipeline, web_tier: WebTier) -> Destroyed:
         """Remove everything here, then look in every region whether anything is left."""
         removed, kept = list[str](), list[str]()
 
@@ -91,6 +92,7 @@ class Production:
             except BackendError as exc:
                 kept.append(str(exc))
 
+        attempt(web_tier.remove)
         attempt(pipeline.destroy)
         attempt(self._application.remove_logs)
         attempt(self._remove_bucket)

@@ -12,6 +12,9 @@ PREBUILT = "prebuilt"
 PROJECT = "sentiment"
 # What tells the application's resources from others', in any account and region.
 APPLICATION_TAG = "greenroom:application"
+# Who put the endpoint and the page up, and when the endpoint goes, in UTC.
+OWNER_TAG = "greenroom:owner"
+EXPIRES_TAG = "greenroom:expires"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 
 from backends.config import BackendConfig
-from backends.errors import BackendUnavailable, NotSupported
+from backends.errors import BackendUnavailable
 from sentiment.bundle import HANDLER, WEB
 
 _FUNCTION_TIMEOUT_SECONDS = 10.0
@@ -21,15 +21,12 @@ _START_TIMEOUT_SECONDS = 30.0
 def serve_page(config: BackendConfig, endpoint: str, *, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the page for *endpoint* until SIGINT or SIGTERM.
 
-    The endpoint is the local backend's, or the AWS backend's behind an ``endpoint_url``, which is `greenroom serve`.
+    The endpoint is the local backend's, or the AWS backend's; on AWS itself the function has the caller's credentials.
     Requests are answered if they are addressed to loopback or to *host*.
 
     Raises:
         BackendUnavailable: the port is taken, or the web libraries are not installed.
-        NotSupported: the endpoint is on AWS; there the page has a home of its own.
     """
-    if config.backend == "aws" and not config.endpoint_url:
-        raise NotSupported("`sentiment web` serves endpoints of this machine; use --backend local.")
     try:
         from backends.gateway import FunctionSettings, GatewaySettings, create_app  # noqa: PLC0415
         from backends.http_server import Server  # noqa: PLC0415
@@ -37,13 +34,13 @@ def serve_page(config: BackendConfig, endpoint: str, *, host: str, port: int, on
         raise BackendUnavailable(f"the page needs {exc.name}: pip install 'greenroom[web]'.") from exc
     _show_access_log()
     with _runtime_api(config) as runtime_url:
+        environment = {"ENDPOINT_NAME": endpoint}
+        if runtime_url:
+            environment |= {"GREENROOM_BACKEND": "local", "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime_url}
         function = FunctionSettings(
             bundle=HANDLER,
-            environment={
-                "ENDPOINT_NAME": endpoint,
-                "GREENROOM_BACKEND": "local",
-                "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": runtime_url,
-            },
+            environment=environment,
+            credentials=None if runtime_url else _own_credentials(),
             timeout_seconds=_FUNCTION_TIMEOUT_SECONDS,
             max_concurrency=_ENVIRONMENTS_PER_CORE * (os.cpu_count() or 1),
             region=config.region,
@@ -55,6 +52,11 @@ def serve_page(config: BackendConfig, endpoint: str, *, host: str, port: int, on
         except OSError as exc:
             raise BackendUnavailable(f"port {port} of {host} cannot be used ({exc}); see --host and --port.") from exc
         server.run()
+
+
+def _own_credentials() -> dict[str, str]:
+    """The variables through which boto3 finds the user's credentials, and renews them."""
+    return {name: value for name, value in os.environ.items() if name.startswith("AWS_") or name in {"HOME", "PATH"}}
 
 
 def _show_access_log() -> None:
@@ -69,7 +71,7 @@ def _show_access_log() -> None:
 
 @contextmanager
 def _runtime_api(config: BackendConfig) -> Iterator[str]:
-    """Yield the URL of the runtime API: the configured one, or else the emulator's on a free port while this lasts.
+    """Yield the URL of the runtime API: the configured one (empty: AWS's own), or else the emulator's while this lasts.
 
     It gets a process of its own, for in a thread it and the gateway would take turns at one interpreter lock.
     """

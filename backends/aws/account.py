@@ -1,5 +1,6 @@
 """The caller's AWS account in one region: the one place where boto3's clients are made."""
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from backends.errors import BackendError, BackendUnavailable, InvalidSpec
 # What a service says that has too much to do, beside every status from 500 on.
 _BUSY = frozenset({"ThrottlingException", "Throttling", "RequestLimitExceeded", "TooManyRequestsException"})
 _SERVER_ERROR = 500
+# What the value of a tag may not hold, and how long it may be.
+_NO_TAG = re.compile(r"[^\w .:/=+@-]")
+_LONGEST_TAG = 256
 
 
 def is_passing(error: Any) -> bool:
@@ -58,9 +62,20 @@ class AwsAccount:
                 config=Config(retries={"mode": "adaptive", "total_max_attempts": attempts}),
             )
 
-    @cached_property
+    @property
     def id(self) -> str:
-        """The account's twelve digits, asked of STS once.
+        """The account's twelve digits; raises as :attr:`caller` does."""
+        return str(self.caller["Account"])
+
+    @property
+    def owner(self) -> str:
+        """Whose the credentials are, as a tag may say it; raises as :attr:`caller` does."""
+        name = str(self.caller["Arn"]).rpartition(":")[2].partition("/")[2] or "root"
+        return _NO_TAG.sub("-", name)[:_LONGEST_TAG]
+
+    @cached_property
+    def caller(self) -> dict[str, Any]:
+        """Account, ARN and id of whom the credentials belong to, asked of STS once.
 
         Raises:
             InvalidSpec: it is not ``expected_account``; nothing was sent to it but this question.
@@ -69,13 +84,13 @@ class AwsAccount:
         from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
         try:
-            found = str(self.client("sts").get_caller_identity()["Account"])
+            found: dict[str, Any] = self.client("sts").get_caller_identity()
         except (BotoCoreError, ClientError) as exc:
             raise BackendUnavailable(f"STS does not say whose account this is: {exc}") from exc
-        if self._expected and found != self._expected:
+        if self._expected and found["Account"] != self._expected:
             raise InvalidSpec(
-                f"the credentials lead to account {found}, but expected_account is {self._expected}. Nothing was done; "
-                "choose other credentials (AWS_PROFILE) or correct expected_account."
+                f"the credentials lead to account {found['Account']}, but expected_account is {self._expected}. "
+                "Nothing was done; choose other credentials (AWS_PROFILE) or correct expected_account."
             )
         return found
 

@@ -42,7 +42,10 @@ class Upstream:
         except urllib3.exceptions.HTTPError as exc:
             text = f"the upstream server {self.url} does not answer ({exc}); start it, or leave --upstream out."
             raise ServiceError("ServiceUnavailable", text, status=503) from exc
-        kept = {name: value for name, value in answer.headers.items() if name.lower() not in _OWN_TO_A_CONNECTION}
+        dropped = _OWN_TO_A_CONNECTION
+        if head.method == "HEAD":  # There it says what the body would be.
+            dropped -= {"content-length"}
+        kept = {name: value for name, value in answer.headers.items() if name.lower() not in dropped}
         return Reply(status=answer.status, headers=kept, body=answer.data)
 
 

@@ -84,6 +84,7 @@ class FunctionSettings:
         bundle: The folder that would be zipped; the handler's working directory.
         handler: ``file.function`` within the bundle.
         environment: The function's own variables; it gets these, Lambda's, and no others.
+        credentials: The variables in which it finds credentials; None: such as lead nowhere.
         max_concurrency: Environments at a time.
         max_waiting: Requests that may wait for one; any further is throttled.
     """
@@ -92,6 +93,7 @@ class FunctionSettings:
     handler: str = "handler.handler"
     name: str = "predict"
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credentials: Mapping[str, str] | None = field(default=None, repr=False)
     timeout_seconds: float = 10.0
     init_timeout_seconds: float = 30.0
     memory_mib: int = 256
@@ -130,7 +132,7 @@ class FunctionSettings:
     def _reserved(self) -> dict[str, str]:
         python = f"python{sys.version_info.major}.{sys.version_info.minor}"
         return {
-            **_DUMMY_CREDENTIALS,
+            **(self.credentials or _DUMMY_CREDENTIALS),
             "_HANDLER": self.handler,
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,

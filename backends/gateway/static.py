@@ -4,39 +4,11 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from urllib.parse import quote, unquote
 
-from backends.gateway.events import Headers, HttpRequest, HttpResponse
+from backends.gateway.events import HttpRequest, HttpResponse
+from backends.page import CACHE_CONTROL, SECURITY_HEADERS, content_type
 
-# A table of our own: the system's differs from one machine to the next, and nosniff makes a wrong type fatal.
-CONTENT_TYPES = MappingProxyType(
-    {
-        ".css": "text/css; charset=utf-8",
-        ".html": "text/html; charset=utf-8",
-        ".ico": "image/x-icon",
-        ".js": "text/javascript; charset=utf-8",
-        ".json": "application/json",
-        ".png": "image/png",
-        ".svg": "image/svg+xml",
-        ".txt": "text/plain; charset=utf-8",
-        ".webmanifest": "application/manifest+json",
-        ".webp": "image/webp",
-        ".woff2": "font/woff2",
-    }
-)
-SECURITY_HEADERS: Headers = (
-    (
-        "content-security-policy",
-        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'",
-    ),
-    ("cross-origin-opener-policy", "same-origin"),
-    ("cross-origin-resource-policy", "same-origin"),
-    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
-    ("referrer-policy", "no-referrer"),
-    ("x-content-type-options", "nosniff"),
-    ("x-frame-options", "DENY"),
-)
 _OK, _PERMANENT_REDIRECT, _NOT_MODIFIED = 200, 308, 304
 
 
@@ -85,7 +57,6 @@ class WebFolder:
 
 
 def _file_response(path: Path, request: HttpRequest) -> HttpResponse | None:
-    content_type = CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
     # Not followed, should a link have taken its place; not blocking, should it be a pipe nobody writes to.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
@@ -93,7 +64,7 @@ def _file_response(path: Path, request: HttpRequest) -> HttpResponse | None:
         if not stat.S_ISREG(status.st_mode):
             return None
         etag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
-        headers = (("cache-control", "no-cache"), ("etag", etag), *SECURITY_HEADERS)
+        headers = (("cache-control", CACHE_CONTROL), ("etag", etag), *SECURITY_HEADERS)
         if etag in (tag.strip().removeprefix("W/") for tag in request.header("if-none-match").split(",")):
             return HttpResponse(_NOT_MODIFIED, headers, b"")
-        return HttpResponse(_OK, (("content-type", content_type), *headers), file.read())
+        return HttpResponse(_OK, (("content-type", content_type(path.suffix)), *headers), file.read())

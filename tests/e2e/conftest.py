@@ -78,9 +78,10 @@ def page_url(sentiment: Shell, first_run: Any) -> Iterator[str]:
 
 
 @contextmanager
-def served_page(shell: Shell) -> Iterator[str]:
-    """``sentiment web`` until the block ends; the page's URL."""
-    command = [str(Path(sys.executable).with_name("sentiment")), "web", "--port", "0", "--json"]
+def served_page(shell: Shell, *options: str, here: bool = False) -> Iterator[str]:
+    """``sentiment web`` until the block ends, *options* before it; the page's URL."""
+    command = [str(Path(sys.executable).with_name("sentiment")), *options, "web", "--port", "0", "--json"]
+    command += ["--here"] if here else []
     with subprocess.Popen(
         command, cwd=shell.folder, env=shell.environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as server:

@@ -5,6 +5,7 @@ Once with programs as processes of the server, once in real containers.
 
 import os
 import signal
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from sentiment.bundle import CONTAINER
 from sentiment.settings import IMAGE
 from tests.docker_engine import sentiment_image
-from tests.e2e.conftest import Shell
+from tests.e2e.conftest import Shell, served_page
 from tests.emulator import served
 from tests.reviews import few_reviews
 
@@ -59,6 +60,14 @@ def test_all_seven_steps_and_a_server_that_is_killed(folder: Path, shell: Shell)
     with served(folder) as (url, _):
         assert sentiment(url, "predict", "a bad film")["label"] == "negative"
         assert sentiment(url, "status")["resources"] == before["resources"]
+        refused = shell("--backend", "aws", "--endpoint-url", url, "web", "--yes", check=False)
+        assert refused.returncode == 1
+        assert "sentiment web --here" in refused.stderr
+        refused = shell("--backend", "aws", "--endpoint-url", url, "deploy", "--ttl", "2h", "--yes", check=False)
+        assert refused.returncode == 1
+        assert "cloudformation" in refused.stderr
+        with served_page(shell, "--backend", "aws", "--endpoint-url", url, here=True) as page:
+            assert urllib.request.urlopen(page, timeout=30).status == 200  # noqa: S310  our own server
         again = sentiment(url, "run", "--source", str(source))
         assert (again["endpoint"], again["accuracy"]) == (done["endpoint"], done["accuracy"])
         other = sentiment(url, "run", "--source", str(source), "-p", "min_df=2")

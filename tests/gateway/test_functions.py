@@ -88,6 +88,15 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not {"AWS_PROFILE", "HOME", "PYTEST_CURRENT_TEST", "VIRTUAL_ENV"} & set(seen)
 
 
+def test_credentials_that_are_given(tmp_path: Path) -> None:
+    """They stand where the dummies would, and in the region of the function."""
+    folder = bundle(tmp_path, "import os\ndef handler(event, context):\n    return dict(os.environ)\n")
+    given = {"AWS_PROFILE": "production", "HOME": "/home/user", "AWS_REGION": "eu-west-1"}
+    seen = run(FunctionSettings(folder, credentials=given), answer)
+    assert (seen["AWS_PROFILE"], seen["HOME"], seen["AWS_REGION"]) == ("production", "/home/user", "us-east-1")
+    assert not {"AWS_SECRET_ACCESS_KEY", "AWS_SHARED_CREDENTIALS_FILE"} & set(seen)
+
+
 def test_reserved_variables(tmp_path: Path) -> None:
     """A variable that Lambda keeps for itself cannot be configured."""
     with pytest.raises(ValueError, match="AWS_ACCESS_KEY_ID"):
