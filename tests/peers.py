@@ -1,4 +1,4 @@
-"""Real servers in AWS's place, from PyPI: LocalStack and MiniStack, started by their scripts on 127.0.0.1."""
+"""Real servers in AWS's place, from PyPI: moto in this process, LocalStack and MiniStack by their scripts."""
 
 import os
 import subprocess
@@ -9,6 +9,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from moto.server import ThreadedMotoServer
 
 from tests.requirements import require
 
@@ -37,6 +38,18 @@ def peer(name: str, folder: Path) -> Iterator[str]:
         yield started.stdout.strip()
     finally:
         subprocess.run([script(name), "stop", folder], check=True)
+
+
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """The endpoint of moto on a free port. What it holds is this process's, whatever the port."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
 
 
 def client(service: str, url: str) -> Any:

@@ -112,7 +112,7 @@ class AwsEndpoints(SageMakerEndpoints):
         """Those of ours that watched the endpoint's last change."""
         deployment = self._send(name, "DescribeEndpoint", EndpointName=name).get("LastDeploymentConfig", {})
         alarms = deployment.get("AutoRollbackConfiguration", {}).get("Alarms", ())
-        return [alarm["AlarmName"] for alarm in alarms if alarm["AlarmName"].startswith(_alarm_name(name))]
+        return [alarm["AlarmName"] for alarm in alarms if alarm["AlarmName"].startswith(alarm_name(name))]
 
     def _remove_alarms(self, name: str, alarms: list[str]) -> None:
         for alarm in alarms:  # One by one: if one of several is missing, CloudWatch deletes none.
@@ -120,13 +120,13 @@ class AwsEndpoints(SageMakerEndpoints):
                 self._send(name, "DeleteAlarms", AlarmNames=[alarm])
 
 
+def alarm_name(endpoint: str, *parts: str) -> str:
+    """What an alarm of ours is called. A slash is in no endpoint's name, so none begins like another's."""
+    return "/".join(["greenroom", endpoint, *parts])
+
+
 def _resource(endpoint: str, variant: str) -> str:
     return f"endpoint/{endpoint}/variant/{variant}"
-
-
-def _alarm_name(endpoint: str, *parts: str) -> str:
-    """A slash is in no endpoint's name, so none begins like another's."""
-    return "/".join(["greenroom", endpoint, *parts])
 
 
 def _scaling(spec: EndpointSpec, variant: Variant, scaling: Scaling) -> list[Request]:
@@ -168,6 +168,6 @@ def _alarms(spec: EndpointSpec, variant: Variant, canary: Canary) -> list[Reques
     # ModelLatency is in microseconds.
     latency = {"MetricName": "ModelLatency", "ExtendedStatistic": "p90", "Threshold": canary.latency_ms * 1000.0}
     return [
-        Request("PutMetricAlarm", {"AlarmName": _alarm_name(spec.name, variant.name, what), **common, **alarm})
+        Request("PutMetricAlarm", {"AlarmName": alarm_name(spec.name, variant.name, what), **common, **alarm})
         for what, alarm in (("errors", errors), ("latency", latency))
     ]

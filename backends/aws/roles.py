@@ -1,6 +1,7 @@
 """The execution role that jobs and endpoints assume, where the user brings none: as little as they need.
 
-Source: SageMaker developer guide, "How to use SageMaker AI execution roles".
+Sources: SageMaker developer guide, "How to use SageMaker AI execution roles" and, for the alarms that a canary is
+watched by, "Auto-Rollback Configuration and Monitoring".
 """
 
 import json
@@ -11,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from backends.aws.account import refused_as, translated
+from backends.aws.endpoints import alarm_name
 from backends.naming import split_uri
 from backends.specs import Request
 
@@ -28,7 +30,7 @@ class ExecutionRole:
     """A role for the jobs and endpoints of one application in one account and region.
 
     Their names begin with *stem*. They read objects below *reads*, write below *writes* (``s3://`` prefixes of one
-    bucket), pull *image* where that lies in ECR, and log; nothing else.
+    bucket), pull *image* where that lies in ECR, look at their endpoints' alarms, and log; nothing else.
     """
 
     account: str
@@ -71,6 +73,8 @@ class ExecutionRole:
         groups = [f"{logs}/{name}" for name in _JOB_GROUPS] + endpoints
         streams = [f"{logs}/{name}:log-stream:{self.stem}-*" for name in _JOB_GROUPS]
         streams += [f"{group}:log-stream:*" for group in endpoints]
+        alarms = f"arn:aws:cloudwatch:{self.region}:{self.account}:alarm"
+        watched = [f"{alarms}:{alarm_name(endpoint, '*')}" for endpoint in (self.stem, f"{self.stem}-*")]
         statements = [
             _allow("Read", ["s3:GetObject"], [_objects(uri) for uri in self.reads]),
             _allow("Write", ["s3:PutObject", "s3:AbortMultipartUpload"], [_objects(uri) for uri in self.writes]),
@@ -80,6 +84,7 @@ class ExecutionRole:
             _allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], streams),
             _allow("Metrics", ["cloudwatch:PutMetricData"], ["*"])
             | {"Condition": {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}}},
+            _allow("Alarms", ["cloudwatch:DescribeAlarms"], watched),
         ]
         if found := _IMAGE.fullmatch(self.image):
             owner, region, repository = found.groups()

@@ -26,21 +26,41 @@ _ACTIONS = {
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
     "s3:UploadPart": "s3:PutObject",
-    "tagging:GetResources": "tag:GetResources",
+}
+_PREFIXES = {"monitoring": "cloudwatch", "tagging": "tag"}
+# What the service asks of others in the caller's name. Source: Application Auto Scaling user guide, "Permissions
+# validation" (for SageMaker the actions are those of its "Identity-based policy examples").
+_IN_THE_CALLERS_NAME = {
+    "application-autoscaling:RegisterScalableTarget": {
+        "cloudwatch:DeleteAlarms",
+        "cloudwatch:DescribeAlarms",
+        "cloudwatch:PutMetricAlarm",
+        "iam:CreateServiceLinkedRole",
+        "sagemaker:DescribeEndpoint",
+        "sagemaker:DescribeEndpointConfig",
+        "sagemaker:UpdateEndpointWeightsAndCapacities",
+    },
 }
 _ALLOWED_TO_ALL = {"sts:GetCallerIdentity"}
-_TAGGING = {"sagemaker": "sagemaker:AddTags", "iam": "iam:TagRole", "ecr": "ecr:TagResource"}
+_TAGGING = {
+    "application-autoscaling": "application-autoscaling:TagResource",
+    "cloudwatch": "cloudwatch:TagResource",
+    "ecr": "ecr:TagResource",
+    "iam": "iam:TagRole",
+    "sagemaker": "sagemaker:AddTags",
+}
 _ROLES = {"RoleArn", "ExecutionRoleArn"}
 
 
 def needed(model: OperationModel, params: Mapping[str, Any]) -> set[str]:
     """The IAM actions that a caller of this operation needs with these members."""
     service = model.service_model.signing_name
+    service = _PREFIXES.get(service, service)
     operation = f"{service}:{model.name}"
     if operation in _ALLOWED_TO_ALL:
         return set()
-    actions = {_ACTIONS.get(operation, operation)}
-    if model.name.startswith("Create") and (params.get("Tags") or params.get("tags")):
+    actions = {_ACTIONS.get(operation, operation)} | _IN_THE_CALLERS_NAME.get(operation, set())
+    if service in _TAGGING and (params.get("Tags") or params.get("tags")):
         actions.add(_TAGGING[service])
     if model.name.startswith("Create") and _ROLES & params.keys():
         actions.add("iam:PassRole")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from backends import Backend, open_backend
 from backends.config import BackendConfig
@@ -23,7 +22,7 @@ from backends.specs import Canary, EndpointSpec, ModelSpec, Scaling, Serverless,
 from tests.archives import archive
 from tests.conformance.rigs import PROBE
 from tests.emulator import serving
-from tests.peers import client
+from tests.peers import client, moto_server
 
 LIMIT_SECONDS = 30
 SCALING = Scaling(min_instances=1, max_instances=4, invocations_per_minute=600.0)
@@ -34,11 +33,8 @@ _NUMBERS = count(1)
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
     """Moto in the place of AWS."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    yield f"http://127.0.0.1:{port}"
-    server.stop()
+    with moto_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

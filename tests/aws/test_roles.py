@@ -16,6 +16,7 @@ from tests.aws.conftest import client
 
 ACCOUNT = "123456789012"
 IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/team/sentiment:tag"
+ALARMS = f"arn:aws:cloudwatch:us-east-1:{ACCOUNT}:alarm"
 ROLE = ExecutionRole(
     account=ACCOUNT,
     region="us-east-1",
@@ -61,6 +62,9 @@ def allows(role: ExecutionRole, action: str, resource: str) -> bool:
             f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/Endpoints/app-1:log-stream:AllTraffic/i-1",
             True,
         ),
+        ("cloudwatch:DescribeAlarms", f"{ALARMS}:greenroom/app/AllTraffic/errors", True),
+        ("cloudwatch:DescribeAlarms", f"{ALARMS}:greenroom/other/AllTraffic/errors", False),
+        ("cloudwatch:DescribeAlarms", f"{ALARMS}:bill", False),
         ("iam:PassRole", ROLE.arn, False),
         ("sagemaker:CreateTrainingJob", "*", False),
     ],

@@ -1,15 +1,13 @@
 """CloudFormation as others carry it out: moto, LocalStack and MiniStack, whose checks of a template are not ours."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 
-from tests.peers import PEERS, client, peer
+from tests.peers import PEERS, client, moto_server, peer
 
 _IN_ALL = {
     "AWS::IAM::Role",
@@ -57,15 +55,6 @@ class Place:
         return kind in KNOWN[self.name]
 
 
-@contextmanager
-def _moto() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(autouse=True)
 def _known_gaps(request: pytest.FixtureRequest) -> None:
     """What one of the servers does otherwise than AWS has to fail there, so that we learn when it does no more."""
@@ -78,5 +67,5 @@ def _known_gaps(request: pytest.FixtureRequest) -> None:
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Each of the servers in turn."""
     folder: Path = tmp_path_factory.mktemp(request.param)
-    with _moto() if request.param == "moto" else peer(request.param, folder) as url:
+    with moto_server() if request.param == "moto" else peer(request.param, folder) as url:
         yield Place(request.param, url)
