@@ -550,11 +550,16 @@ def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def permissions(context: typer.Context, *, as_json: JsonOption = False) -> None:
+def permissions(
+    context: typer.Context,
+    *,
+    web: Annotated[bool, typer.Option("--web", help="The policy for web and --ttl, beside the other.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
     from sentiment.production import callers_policy  # noqa: PLC0415
 
-    policy = callers_policy(_config(context.obj))
+    policy = callers_policy(_config(context.obj), web=web)
     print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
 
 

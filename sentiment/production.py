@@ -173,8 +173,12 @@ def costs_table(production: Production, survey: Survey) -> str:
     return "\n".join(lines)
 
 
-def callers_policy(config: BackendConfig) -> Any:
-    """The IAM policy for whoever runs the commands against the account, region, bucket and role that *config* names."""
+def callers_policy(config: BackendConfig, *, web: bool = False) -> Any:
+    """The IAM policy for whoever runs the commands against the account, region, bucket and role that *config* names.
+
+    *web*: what they need beyond it for the page and for the hour at which an endpoint is deleted; one policy cannot
+    hold both.
+    """
     production = open_production(
         config, SentimentSettings(home=config.home, bucket=config.bucket), Silent(), asks=False
     )
@@ -184,7 +188,8 @@ def callers_policy(config: BackendConfig) -> Any:
         "bucket": production.config.bucket,
         "role": production.config.role_arn,
     }
-    text = Path(__file__).with_name("permissions.json").read_text(encoding="utf-8")
+    name = "permissions-web.json" if web else "permissions.json"
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
     return json.loads(Template(text).substitute(names))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from tests.reviews import few_reviews
 # resources, and condition keys" of each service.
 _ACTIONS = {
     "s3:CreateMultipartUpload": "s3:PutObject",
+    "s3:DeleteObjects": "s3:DeleteObject",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
     "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "s3:ListObjectVersions": "s3:ListBucketVersions",
     "s3:ListObjectsV2": "s3:ListBucket",
     "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
     "s3:UploadPart": "s3:PutObject",
@@ -57,6 +60,8 @@ def needed(model: OperationModel, params: Mapping[str, Any]) -> set[str]:
     service = model.service_model.signing_name
     service = _PREFIXES.get(service, service)
     operation = f"{service}:{model.name}"
+    if operation == "s3:DeleteObjects" and all("VersionId" in each for each in params["Delete"]["Objects"]):
+        return {"s3:DeleteObjectVersion"}
     if operation in _ALLOWED_TO_ALL:
         return set()
     actions = {_ACTIONS.get(operation, operation)} | _IN_THE_CALLERS_NAME.get(operation, set())
@@ -69,20 +74,24 @@ def needed(model: OperationModel, params: Mapping[str, Any]) -> set[str]:
 
 @dataclass
 class Record:
-    """What was asked of AWS: operations as ``service:Operation``, and the actions that they need."""
+    """What was asked of AWS: operations as ``service:Operation``, the actions that they need, S3's by bucket too."""
 
     operations: list[str]
     actions: set[str]
+    buckets: defaultdict[str, set[str]]
 
 
 @contextmanager
 def recording() -> Iterator[Record]:
     """Record every request of clients that are made within; those of earlier clients, such as a test's own, are not."""
-    record = Record([], set())
+    record = Record([], set(), defaultdict(set))
 
     def note(model: OperationModel, params: Mapping[str, Any], **_: object) -> None:
         record.operations.append(f"{model.service_model.signing_name}:{model.name}")
-        record.actions.update(needed(model, params))
+        actions = needed(model, params)
+        record.actions.update(actions)
+        if "Bucket" in params:
+            record.buckets[params["Bucket"]].update(actions)
 
     hook = ("before-parameter-build", note)
     botocore.handlers.BUILTIN_HANDLERS.append(hook)

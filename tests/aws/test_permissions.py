@@ -171,9 +171,15 @@ def test_the_policy_is_printed_for_ones_own_account(sentiment: Commands, monkeyp
     assert by_sid["Bucket"]["Resource"] == ["arn:aws:s3:::greenroom-123456789012-eu-west-1"]
     assert by_sid["RoleOfJobs"]["Resource"] == ["arn:aws:iam::123456789012:role/greenroom/sentiment-eu-west-1"]
     client("iam").create_policy(PolicyName="callers", PolicyDocument=json.dumps(policy))
+    page = sentiment.done("permissions", "--web").stdout
+    client("iam").create_policy(PolicyName="page", PolicyDocument=page)
 
 
 @pytest.mark.usefixtures("moto")
-def test_the_policy_fits_into_a_role(sentiment: Commands) -> None:
-    """A managed policy has at most 6,144 characters, white space not counted."""
-    assert len("".join(sentiment.done("permissions").stdout.split())) <= 6144
+@pytest.mark.parametrize("options", [[], ["--web"]])
+def test_each_policy_fits_into_a_role(sentiment: Commands, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
+    """A managed policy has at most 6,144 characters, white space not counted; whatever the names in it."""
+    monkeypatch.setenv("GREENROOM_REGION", "ap-southeast-1")
+    monkeypatch.setenv("GREENROOM_BUCKET", 63 * "b")
+    monkeypatch.setenv("GREENROOM_ROLE_ARN", f"arn:aws:iam::123456789012:role/{64 * 'r'}")
+    assert len("".join(sentiment.done("permissions", *options).stdout.split())) <= 6144
