@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from backends.aws.account import AwsAccount
+from backends.aws.costs import by_use
 from backends.aws.webstack import Change, ChangeSet, WebStack
 from backends.base import ObjectStore
 from backends.errors import InvalidSpec, NotSupported
@@ -97,6 +98,9 @@ class WebTier:
     def _carry_out(self, change_set: ChangeSet) -> None:
         if change_set.arn:
             self._reporter.say(change_table(change_set.changes))
+            made = {change.resource: change.kind for change in change_set.changes if change.action == "Add"}
+            for item in by_use(made, self._account.region):
+                self._reporter.say(f"billed by use: {item}")
             try:
                 self._agree(f"Change stack {STACK} of account {self._account.id} in {self._account.region} so?")
             except BaseException:

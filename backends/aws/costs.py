@@ -16,8 +16,10 @@ Prices = Mapping[str, Decimal | None]
 """USD by what is counted, such as "hour" or "GB-month"; None: not known. Empty: it costs nothing."""
 
 HOUR, REQUESTS, GB_MONTH = "hour", "1,000 requests", "GB-month"
+AT_MOST = f"{HOUR} at most"
 _SHORT_REQUESTS = f"{REQUESTS} of 100 ms"
 _HOURS_OF_A_MONTH = 730
+_ALARM_MONTH, _GB_SECOND = "alarm-month", "GB-second"
 _LEAST = Decimal("0.000001")
 
 
@@ -60,9 +62,28 @@ def load_prices() -> PriceTable:
 
 def planned(requests: Iterable[Request], region: str) -> list[Item]:
     """What *requests* would make in *region*, in their order."""
-    return [
-        _MAKERS[request.operation](request.document, region) for request in requests if request.operation in _MAKERS
-    ]
+    items, types = list[Item](), dict[str, str]()
+    for request in requests:
+        if request.operation == "CreateEndpointConfig":
+            types |= {
+                each["VariantName"]: each.get("InstanceType", "") for each in request.document["ProductionVariants"]
+            }
+        if request.operation == "RegisterScalableTarget":
+            items.append(_scaling(request.document, region, types))
+        elif request.operation in _MAKERS:
+            items.append(_MAKERS[request.operation](request.document, region))
+    return items
+
+
+def by_use(resources: Mapping[str, str], region: str) -> list[Item]:
+    """Those of *resources*, CloudFormation's types by name, that bill by what they are used."""
+    items = []
+    for name, resource in resources.items():
+        if resource in _BY_USE:
+            kind, asked = _BY_USE[resource]
+            prices = {per: load_prices().price(region, what, per) for what, per in asked}
+            items.append(Item(kind=kind, name=name, region=region, prices=prices))
+    return items
 
 
 def instances(what: str, type_name: str, count: int, region: str) -> Prices:
@@ -82,7 +103,7 @@ def variants(config: Document, region: str) -> tuple[str, Prices]:
     for variant in config["ProductionVariants"]:
         if serverless := variant.get("ServerlessConfig"):
             details.append(f"serverless, {serverless['MemorySizeInMB']} MB")
-            second = load_prices().price(region, "hosting serverless", "GB-second")
+            second = load_prices().price(region, "hosting serverless", _GB_SECOND)
             asked: Prices = {
                 HOUR: Decimal(0),
                 _SHORT_REQUESTS: _times(second, serverless["MemorySizeInMB"] * 100 / 1024),
@@ -162,6 +183,32 @@ def _endpoint(document: Document, region: str) -> Item:
     return Item(kind="endpoint", name=document["EndpointConfigName"], region=region, detail=detail, prices=prices)
 
 
+def _scaling(document: Document, region: str, types: Mapping[str, str]) -> Item:
+    """*types*: of the instances of each variant in the plan."""
+    _, endpoint, _, variant = document["ResourceId"].split("/")
+    type_name, most = types.get(variant, ""), document["MaxCapacity"]
+    return Item(
+        kind="scaling",
+        name=endpoint,
+        region=region,
+        detail=f"{document['MinCapacity']} to {most} {type_name}".rstrip(),
+        prices={AT_MOST: instances("hosting", type_name, most, region)[HOUR]},
+    )
+
+
+def _scaling_policy(document: Document, region: str) -> Item:
+    return _watching("scaling policy", document["PolicyName"], "its alarms are made by AWS", region)
+
+
+def _alarm(document: Document, region: str) -> Item:
+    return _watching("alarm", document["AlarmName"], "until the change is made", region)
+
+
+def _watching(kind: str, name: str, detail: str, region: str) -> Item:
+    prices = {_ALARM_MONTH: load_prices().price(region, "CloudWatch alarm", _ALARM_MONTH)}
+    return Item(kind=kind, name=name, region=region, detail=detail, prices=prices)
+
+
 # What a request makes that is worth a line in the plan; an endpoint's costs stand in its configuration.
 _MAKERS: dict[str, Callable[[Document, str], Item]] = {
     "CreateBucket": _bucket,
@@ -171,6 +218,14 @@ _MAKERS: dict[str, Callable[[Document, str], Item]] = {
     "CreateModel": _model,
     "CreateTransformJob": _transform_job,
     "CreateEndpointConfig": _endpoint,
+    "PutScalingPolicy": _scaling_policy,
+    "PutMetricAlarm": _alarm,
+}
+# CloudFront's prices go by the place of who asks, and are not in the table.
+_BY_USE: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    "AWS::ApiGatewayV2::Api": ("HTTP API", [("HTTP API", REQUESTS)]),
+    "AWS::CloudFront::Distribution": ("CloudFront", [("CloudFront", REQUESTS), ("CloudFront", "GB")]),
+    "AWS::Lambda::Function": ("Lambda", [("Lambda requests", REQUESTS), ("Lambda", _GB_SECOND)]),
 }
 
 

@@ -53,8 +53,9 @@ def steps_on_the_emulator(tmp_path: Path) -> set[str]:
         owner: Any = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
         sentiment = Commands(tmp_path, "--backend", "aws", "--endpoint-url", url)
         with recording() as record:
-            sentiment.done("run", "--source", sentiment.source)
+            sentiment.done("run", "--source", sentiment.source, "--spot", "--transform-instances", "2")
             sentiment.done("predict", "a good film")
+            sentiment.done("logs", "sentiment")
             sentiment.done("run", "--source", sentiment.source, "-p", "min_df=2")
             sentiment.done("status")
             owner.create_multipart_upload(Bucket=EMULATED_BUCKET, Key="sentiment/begun")

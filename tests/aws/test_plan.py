@@ -11,10 +11,12 @@ import botocore.session
 import pytest
 from botocore.stub import Stubber
 from botocore.validate import ParamValidator
+from cfnlint.decode import cfn_yaml
 
 import backends.aws
 from backends.aws.buckets import Bucket
-from backends.aws.costs import HOUR, load_prices, planned, shown, total
+from backends.aws.costs import AT_MOST, HOUR, REQUESTS, by_use, load_prices, planned, shown, total
+from backends.aws.webstack import TEMPLATE
 from backends.errors import BackendError, InvalidSpec
 from backends.specs import Request
 from tests.aws.commands import Commands, recording
@@ -154,6 +156,34 @@ def test_a_serverless_endpoint_costs_nothing_while_it_waits() -> None:
     (item,) = planned([Request("CreateEndpointConfig", config)], "us-east-1")
     assert item.prices == {HOUR: 0, "1,000 requests of 100 ms": Decimal("0.004")}
     assert total([item]) == 0
+
+
+def test_scaling_is_priced_at_its_most() -> None:
+    """By the type of the variant that it scales; what is up by the hour stands in the configuration's own line."""
+    endpoint = {"ResourceId": "endpoint/e/variant/a", "MinCapacity": 2, "MaxCapacity": 4}
+    scaling = Request("RegisterScalableTarget", endpoint)
+    config, item = planned([instances(2), scaling], "us-east-1")
+    assert (config.prices, item.prices) == ({HOUR: Decimal("0.23")}, {AT_MOST: Decimal("0.46")})
+    assert str(item) == "scaling e (2 to 4 ml.m5.large): 0.46 USD per hour at most"
+    (alone,) = planned([scaling], "us-east-1")
+    assert alone.prices == {AT_MOST: None}
+
+
+def test_alarms_are_in_the_plan() -> None:
+    """Ours by name, those that AWS makes for a scaling policy by that."""
+    requests = [Request("PutMetricAlarm", {"AlarmName": "a"}), Request("PutScalingPolicy", {"PolicyName": "p"})]
+    assert [item.prices for item in planned(requests, "us-east-1")] == 2 * [{"alarm-month": Decimal("0.10")}]
+
+
+def test_what_bills_by_use_is_said_of_the_page() -> None:
+    """The rest of its stack costs next to nothing; CloudFront's prices are not known."""
+    template: Any = cfn_yaml.load(str(TEMPLATE))
+    resources = {name: resource["Type"] for name, resource in template["Resources"].items()}
+    assert {item.name: item.prices for item in by_use(resources, "us-east-1")} == {
+        "Api": {REQUESTS: Decimal("0.001")},
+        "Distribution": {REQUESTS: None, "GB": None},
+        "Function": {REQUESTS: Decimal("0.0002"), "GB-second": Decimal("0.00001667")},
+    }
 
 
 def test_small_prices_are_not_rounded_to_nothing() -> None:
