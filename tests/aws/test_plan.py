@@ -24,7 +24,7 @@ from tests.aws.conftest import client
 
 BUCKET = "greenroom-123456789012-us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/greenroom/sentiment-us-east-1"
-SERVICES = {"Bucket": "s3", "PublicAccess": "s3", "Role": "iam"}
+SERVICES = {"Bucket": "s3", "PublicAccess": "s3", "Role": "iam", "Repository": "ecr"}
 
 
 def is_untouched() -> bool:
@@ -62,19 +62,19 @@ def test_another_account_is_refused_before_anything(sentiment: Commands, monkeyp
 
 
 def test_a_dry_run_sends_nothing_and_prints_everything(sentiment: Commands) -> None:
-    """Bucket and role come first; botocore finds no fault in any document."""
+    """Bucket, role and image come first; botocore finds no fault in any document."""
     with recording() as record:
         printed = sentiment.done("run", "--source", sentiment.source, "--dry-run")
     requests = json.loads(printed.stdout)["requests"]
     assert record.operations == []
     assert [request["operation"] for request in requests] == [
         *("CreateBucket", "PutBucketTagging", "PutPublicAccessBlock", "CreateRole", "PutRolePolicy"),
-        *("CreateTrainingJob", "CreateModel", "CreateTransformJob"),
+        *("CreateRepository", "CreateTrainingJob", "CreateModel", "CreateTransformJob"),
         *("CreateModel", "CreateEndpointConfig", "CreateEndpoint"),
     ]
     for request in requests:
         assert problems(request["operation"], request["document"]) == ""
-    role = requests[5]["document"]["RoleArn"]
+    role = requests[6]["document"]["RoleArn"]
     assert role == ROLE.replace("123456789012", "000000000000")  # Nobody was asked whose account it is.
 
 

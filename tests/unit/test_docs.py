@@ -1,7 +1,9 @@
 """What the documents say exists, and what exists is said."""
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -39,6 +41,26 @@ def test_every_variable_of_the_stack_is_in_its_example() -> None:
     example = (ROOT / ".env.example").read_text().splitlines()
     assert [f"#{name}={default}" for name, default in used if f"#{name}={default}" not in example] == []
     assert used
+
+
+SHOWN = [ROOT / "docs" / name for name in ("laptop-to-aws.md", "aws.md", "aws-web.md", "examples/github-actions.yml")]
+
+
+@pytest.mark.parametrize("document", SHOWN, ids=lambda path: path.name)
+def test_the_commands_shown_are_understood(document: Path) -> None:
+    """Each line that runs ``sentiment`` names a command and options that exist."""
+    lines = re.findall(r"^(?:\s*-?\s*run: )?(sentiment .*)$", document.read_text(), re.MULTILINE)
+    assert lines
+    for line in lines:
+        program, *words = shlex.split(line.partition(" > ")[0], comments=True)
+        _understand(get_command(app), program, words)
+
+
+def _understand(command: Any, name: str, words: list[str], parent: Any = None) -> None:
+    context = command.make_context(name, words, parent=parent)
+    if hasattr(command, "resolve_command"):
+        name, inner, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        _understand(inner, name, rest, context)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

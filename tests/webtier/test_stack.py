@@ -68,7 +68,11 @@ def shared(place: Place, account: AwsAccount, store: S3Store) -> Iterator[WebSta
     deploy(stack, EndpointName="first", Expires=EXPIRES)
     yield stack
     assert stack.delete()
-    assert everything(place) == before
+    # LocalStack's roll-back leaves what a stack had made: that of another test here.
+    left = {
+        kind: [name for name in names if not name.startswith("broken-")] for kind, names in everything(place).items()
+    }
+    assert left == before
     assert not stack.delete()
 
 
