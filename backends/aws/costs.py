@@ -65,9 +65,7 @@ def planned(requests: Iterable[Request], region: str) -> list[Item]:
     items, types = list[Item](), dict[str, str]()
     for request in requests:
         if request.operation == "CreateEndpointConfig":
-            types |= {
-                each["VariantName"]: each.get("InstanceType", "") for each in request.document["ProductionVariants"]
-            }
+            types |= _instance_types(request.document)
         if request.operation == "RegisterScalableTarget":
             items.append(_scaling(request.document, region, types))
         elif request.operation in _MAKERS:
@@ -181,6 +179,13 @@ def _transform_job(document: Document, region: str) -> Item:
 def _endpoint(document: Document, region: str) -> Item:
     detail, prices = variants(document, region)
     return Item(kind="endpoint", name=document["EndpointConfigName"], region=region, detail=detail, prices=prices)
+
+
+def _instance_types(config: Document) -> dict[str, str]:
+    """By variant."""
+    return {
+        each["VariantName"]: each["InstanceType"] for each in config["ProductionVariants"] if "InstanceType" in each
+    }
 
 
 def _scaling(document: Document, region: str, types: Mapping[str, str]) -> Item:
