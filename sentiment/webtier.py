@@ -98,8 +98,8 @@ class WebTier:
     def _carry_out(self, change_set: ChangeSet) -> None:
         if change_set.arn:
             self._reporter.say(change_table(change_set.changes))
-            made = {change.resource: change.kind for change in change_set.changes if change.action == "Add"}
-            for item in by_use(made, self._account.region):
+            there = {change.resource: change.kind for change in change_set.changes if change.action != "Remove"}
+            for item in by_use(there, self._account.region):
                 self._reporter.say(f"billed by use: {item}")
             try:
                 self._agree(f"Change stack {STACK} of account {self._account.id} in {self._account.region} so?")

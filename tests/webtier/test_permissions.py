@@ -142,7 +142,7 @@ def test_what_the_commands_ask_is_granted_and_nothing_else_ministack(
             sentiment = Commands(tmp_path, "--backend", "aws", "--endpoint-url", url)
             sentiment.done("run", "--source", sentiment.source)
             sentiment.done("deploy", "--ttl", "2h", "--yes")
-            assert "billed by use: HTTP API Api: 0.001 USD" in sentiment.done("web", "--yes").stderr
+            assert "billed by use: Lambda Function: 0.0002 USD" in sentiment.done("web", "--yes").stderr
             (page,) = record.buckets.keys() - {"greenroom-000000000000-us-east-1"}
             assert page.startswith("sentiment-web-")  # By which the policy knows it.
             client("s3", cloud).put_object(Bucket=page, Key="old.js", Body=b"")
