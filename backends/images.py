@@ -90,6 +90,9 @@ def push(image: str, uri: str, *, username: str, password: str, advance: Advance
                     auth_config={"username": username, "password": password},
                 )
                 _follow(messages, advance)
+            except _Refused:
+                deque(messages, maxlen=0)  # A connection is given back at the end of its answer.
+                raise
             finally:
                 client.remove_image(uri, noprune=True)
         except _Refused as exc:

@@ -19,7 +19,7 @@ from tests.e2e.conftest import Shell
 from tests.emulator import served
 from tests.reviews import few_reviews
 
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 240
 # Writes a line now and then until it may go on, and becomes the real program.
 _PATIENT_TRAIN = """#!{python}
 import os, sys, time

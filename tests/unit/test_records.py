@@ -205,15 +205,6 @@ def test_memory_does_not_grow_with_the_object(strategy: Strategy) -> None:
     assert large < 8 * MEBIBYTE
 
 
-def test_packing_lines_takes_linear_time() -> None:
-    """100 MB of lines are packed at far more than 100 MB/s, with a small limit as with a large one."""
-    block = b"a review of some eighty characters, which is what a line of text usually is....\n" * 13_000
-    for limit in (MEBIBYTE, 50 * MEBIBYTE):
-        started = time.process_time()
-        total = sum(len(b.body) for b in split_batches((block for _ in range(100)), packing(Split.LINE, limit=limit)))
-        assert total / (time.process_time() - started) > 100e6
-
-
 def test_one_long_line_takes_linear_time() -> None:
     """A line of 32 MiB that arrives in pieces of 4 KiB is joined once, not at every piece."""
     source = (b"x" * 4096 for _ in range(8192))
