@@ -8,7 +8,7 @@ from typing import TypeVar
 from backends.emulator.services.s3.payload import Payload
 from backends.sagemaker.readings import ServiceError
 from backends.stores import PIECE_BYTES
-from backends.stores.blobs import SMALL_BYTES, Arriving
+from backends.stores.blobs import Arriving
 
 _MOST_BYTES = 5 * 1024**3
 
@@ -22,8 +22,7 @@ async def take_in(
 ) -> Result:
     """Write *payload* to the place that *receiving* opens for these digests, verify it, and *finish*; in threads.
 
-    One piece is written while the next one arrives. A body of less than a piece takes one thread once, and one that is
-    kept in the index none: its row takes less than to hand it to a thread.
+    One piece is written while the next one arrives. A small body takes one thread once.
 
     Raises:
         ServiceError: the body is too large, broken, or not what the client meant.
@@ -43,8 +42,6 @@ async def take_in(
 
     batches = _batches(payload)
     first = await anext(batches)
-    if len(first) <= SMALL_BYTES:
-        return at_once(first)
     if len(first) < PIECE_BYTES:
         return await asyncio.to_thread(at_once, first)
     opened = ExitStack()
