@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from backends.engine import routing
-from backends.engine.exchange import Answer, Arriving, Exchange, NoAnswer, TimedOut
+from backends.engine.exchange import Arriving, Exchange
 from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVERLESS_PAYLOAD_LIMIT_BYTES, SERVING
+from backends.engine.reply import Answer, NoAnswer, TimedOut
 from backends.engine.runners import Address
 from backends.engine.settings import ACCOUNT
 from backends.engine.site import ENDPOINT, Site
