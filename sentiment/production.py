@@ -15,6 +15,7 @@ from backends.aws.roles import ExecutionRole, is_made_here
 from backends.aws.standing import GLOBAL, Application, Survey
 from backends.config import BackendConfig
 from backends.errors import BackendError
+from backends.naming import partition_of
 from backends.specs import Plan, Request
 from sentiment.image import REPOSITORY
 from sentiment.pipeline import Pipeline
@@ -183,6 +184,7 @@ def callers_policy(config: BackendConfig, *, web: bool = False) -> Any:
         config, SentimentSettings(home=config.home, bucket=config.bucket), Silent(), asks=False
     )
     names = {
+        "partition": partition_of(config.region).name,
         "account": production.account_id,
         "region": config.region,
         "bucket": production.config.bucket,

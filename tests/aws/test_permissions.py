@@ -176,6 +176,14 @@ def test_the_policy_is_printed_for_ones_own_account(sentiment: Commands, monkeyp
     client("iam").create_policy(PolicyName="page", PolicyDocument=page)
 
 
+@pytest.mark.parametrize("web", [False, True])
+def test_the_policy_is_of_the_regions_partition(*, web: bool) -> None:
+    """Every ARN in it."""
+    statements = callers_policy(load_config(backend="aws", region="us-gov-west-1"), web=web)["Statement"]
+    arns = [arn for statement in statements for arn in statement["Resource"] if arn != "*"]
+    assert {arn.split(":")[1] for arn in arns} == {"aws-us-gov"}
+
+
 @pytest.mark.usefixtures("moto")
 @pytest.mark.parametrize("options", [[], ["--web"]])
 def test_each_policy_fits_into_a_role(sentiment: Commands, monkeypatch: pytest.MonkeyPatch, options: list[str]) -> None:
