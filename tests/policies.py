@@ -6,7 +6,7 @@ here raises, so that no statement is taken for less than it says.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 _KNOWN = {"Sid", "Effect", "Action", "Resource", "Condition"}
@@ -63,3 +63,19 @@ def _holds(operator: str, context: Mapping[str, str], key: str, values: str | li
 
 def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
+
+
+def elsewhere(call: Call) -> Iterator[Call]:
+    """The same on what is not the application's: another name, bucket, account or, for a change, region."""
+    parts = call.resource.split(":", 5)
+    twins = [call.resource.replace("sentiment", "somebodys"), re.sub(r"greenroom-\d{12}", "somebodys", call.resource)]
+    if call.resource != "*" and parts[4]:
+        twins.append(":".join([*parts[:4], "999999999999", parts[5]]))
+    if call.resource != "*" and parts[3] and not reads(call.action):
+        twins.append(":".join([*parts[:3], "ap-south-1", *parts[4:]]))
+    yield from (replace(call, resource=twin) for twin in twins if twin != call.resource)
+
+
+def reads(action: str) -> bool:
+    """Whether *action* changes nothing."""
+    return re.match(r"\w[\w-]*:(BatchCheck|Describe|Get|List)", action) is not None

@@ -19,8 +19,9 @@ from backends.aws.costs import AT_MOST, HOUR, REQUESTS, by_use, load_prices, pla
 from backends.aws.webstack import TEMPLATE
 from backends.errors import BackendError, InvalidSpec
 from backends.specs import Request
-from tests.aws.commands import Commands, recording
+from tests.aws.commands import Commands
 from tests.aws.conftest import client
+from tests.aws.record import recording
 
 BUCKET = "greenroom-123456789012-us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/greenroom/sentiment-us-east-1"

@@ -10,8 +10,8 @@ import pytest
 from backends.aws.backend import patient
 from backends.aws.roles import ExecutionRole, is_made_here
 from backends.sagemaker.readings import ServiceError
-from tests.aws.commands import recording
 from tests.aws.conftest import client
+from tests.aws.record import recording
 from tests.policies import Call, allows
 
 ACCOUNT = "123456789012"

@@ -88,14 +88,14 @@ def test_a_destroy_leaves_nothing(sentiment: Commands) -> None:
     logs.create_log_group(logGroupName="/aws/sagemaker/TrainingJobs")
     for stream in ("sentiment-train-1/algo-1", "somebodys/algo-1"):
         logs.create_log_stream(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName=stream)
-    for group in ("sentiment-1", "somebodys"):
+    for group in ("sentiment", "sentiment-1", "sentiments", "somebodys"):
         logs.create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{group}")
     removed = sentiment.json("destroy", "--yes")
     assert removed["kept"] == []
     assert sentiment.json("costs")["up"] == []
     assert (s3.list_buckets()["Buckets"], iam.list_roles()["Roles"]) == ([], [])
     assert [group["logGroupName"].rpartition("/")[2] for group in logs.describe_log_groups()["logGroups"]] == [
-        *("somebodys", "TrainingJobs")
+        *("sentiments", "somebodys", "TrainingJobs")
     ]
     streams = logs.describe_log_streams(logGroupName="/aws/sagemaker/TrainingJobs")["logStreams"]
     assert [stream["logStreamName"] for stream in streams] == ["somebodys/algo-1"]

@@ -18,7 +18,8 @@ from backends.config import load_config
 from sentiment.bundle import CONTAINER
 from sentiment.production import callers_policy
 from sentiment.settings import IMAGE
-from tests.aws.commands import Commands, recording, user_of_aws
+from tests.aws.commands import Commands, user_of_aws
+from tests.aws.record import recording
 from tests.emulator import served
 from tests.peers import client, peer
 
