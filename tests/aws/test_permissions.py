@@ -213,7 +213,7 @@ def test_what_is_granted_under_a_condition_is_not_granted_without(asked: list[Re
             for keys in [keys for statement in statements for keys in statement["Condition"].values()]:
                 conditions |= keys.keys()
                 for key in keys:
-                    assert not allows(policy, replace(call, context=call.context | {key: "another"})), (call, key)
+                    assert not allows(policy, replace(call, context={**call.context, key: "another"})), (call, key)
     assert conditions == {
         "application-autoscaling:service-namespace",
         "aws:RequestTag/greenroom:application",
