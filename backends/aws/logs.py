@@ -83,7 +83,7 @@ class CloudWatchLogs:
         if kind == "endpoint":
             return False
         resource = "TrainingJob" if kind == "training job" else "TransformJob"
-        document = self._asked(lambda: self._call(f"Describe{resource}", {f"{resource}Name": name}))
+        document = self._call(f"Describe{resource}", {f"{resource}Name": name})
         return JOB_STATES[document[f"{resource}Status"]].is_terminal
 
     def _asked(self, ask: Callable[[], T]) -> T:

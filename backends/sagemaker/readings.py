@@ -37,8 +37,10 @@ class ServiceError(Exception):
     """An error in SageMaker's own words: what the engine raises and what boto3's ClientError is turned into.
 
     *code* is the AWS error code, *status* the HTTP status, *members* whatever else the error's shape holds
-    (ModelError: OriginalStatusCode, OriginalMessage, LogStreamArn).
+    (ModelError: OriginalStatusCode, OriginalMessage, LogStreamArn). It is *sent_again* if it answers a repetition.
     """
+
+    sent_again = False
 
     def __init__(self, code: str, message: str, *, status: int = 400, **members: object) -> None:
         super().__init__(f"{code}: {message}")
@@ -119,7 +121,7 @@ def restated(error: ServiceError, *, kind: str, name: str, place: str) -> Backen
     branch: type[BackendError] = BackendError
     if says_missing(error):
         branch = NotFound
-    elif error.code == "ResourceInUse" or "already existing" in error.message:
+    elif says_taken(error):
         branch = AlreadyExists
     elif "The request was rejected because" in error.message or "in-progress" in error.message:
         branch = Conflict
@@ -139,6 +141,11 @@ def says_missing(error: ServiceError) -> bool:
         or error.message.startswith(("Could not find job", "Could not find endpoint", 'Could not find model "'))
         or (error.message.startswith("Endpoint ") and error.message.endswith(" not found."))
     )
+
+
+def says_taken(error: ServiceError) -> bool:
+    """True when *error* says that the name of what was to be made is taken."""
+    return error.code == "ResourceInUse" or "already existing" in error.message
 
 
 def _serverless(document: Document) -> Serverless:

@@ -49,14 +49,12 @@ class _Room(ABC):
         role_arn: str,
         read_log: LogReader,
         poll_seconds: float,
-        patience_seconds: float = 0.0,
     ) -> None:
         self._call = call
         self._place = place
         self._role_arn = role_arn
         self._read_log = read_log
         self.poll_seconds = poll_seconds
-        self.patience_seconds = patience_seconds
 
     def log_lines(self, name: str, *, follow: bool = False) -> Iterator[str]:
         self.status(name)  # Raises NotFound now rather than at the first line.

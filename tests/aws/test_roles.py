@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends.aws.backend import patient
 from backends.aws.roles import ExecutionRole, is_made_here
-from backends.sagemaker.readings import ServiceError
 from tests.aws.conftest import client
 from tests.aws.record import recording
 from tests.policies import Call, allows
@@ -151,43 +149,3 @@ def test_it_is_removed_once() -> None:
 def test_a_role_of_the_users_is_told_from_ours() -> None:
     """By its path."""
     assert [is_made_here(arn) for arn in (ROLE.arn, f"arn:aws:iam::{ACCOUNT}:role/mine")] == [True, False]
-
-
-class JumpingClock:
-    """Time passes when it is slept."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
-@pytest.mark.parametrize(
-    ("message", "settles_after", "expected"),
-    [
-        ("Could not assume role arn:…. Please ensure that the role exists …", 12, "made"),
-        ("Could not assume role arn:…. Please ensure that the role exists …", 1000, 90),
-        ("1 validation error detected: …", 1000, 0),
-    ],
-)
-def test_a_new_role_is_waited_for(
-    message: str, settles_after: float, expected: object, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A while and no longer; what waiting does not mend is said at once."""
-    clock = JumpingClock()
-
-    def call(operation: str, document: dict[str, Any]) -> dict[str, Any]:
-        if clock.seconds < settles_after:
-            raise ServiceError("ValidationException", message)
-        return {"made": operation}
-
-    try:
-        result: object = next(iter(patient(call, clock)("CreateTrainingJob", {})))
-    except ServiceError:
-        result = clock.seconds
-    assert result == expected
-    assert bool(caplog.records) is (expected != 0)

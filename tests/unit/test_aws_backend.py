@@ -153,19 +153,6 @@ def test_a_log_that_may_not_be_read_is_said(stubs: dict[str, Any]) -> None:
         list(reader.read("training job", "job-1", follow=False))
 
 
-def test_a_place_that_is_busy_is_waited_for(stubs: dict[str, Any]) -> None:
-    """Throttling that outlasts boto3's own retries ends a look, not a wait."""
-    training = room(stubs, SageMakerTraining)
-    stubs["sagemaker"].add_client_error("describe_training_job", "ThrottlingException", "Rate exceeded")
-    with pytest.raises(BackendUnavailable, match="Rate exceeded"):
-        training.status("job-1")
-    training.patience_seconds = 60
-    stubs["sagemaker"].add_client_error("describe_training_job", "InternalFailure", "…", http_status_code=500)
-    stubs["sagemaker"].add_client_error("describe_training_job", "ValidationException", "Requested resource not found.")
-    with pytest.raises(NotFound):
-        training.wait("job-1")
-
-
 def test_a_role_is_needed() -> None:
     """Nothing is guessed about permissions."""
     with pytest.raises(InvalidSpec, match="role_arn"):

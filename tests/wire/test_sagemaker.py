@@ -13,6 +13,7 @@ from backends import Backend
 from backends.config import BackendConfig
 from backends.engine.site import TRAINING
 from backends.engine.state import State
+from backends.waiting import wait_until
 from tests.faults.conftest import kill, processes_of
 from tests.wire.conftest import ENDPOINT, client
 
@@ -70,7 +71,11 @@ def test_a_job_whose_supervisor_was_killed_ends_while_the_server_stays_up(
     state = State(config.home / "state.db")
     job = state.find(TRAINING, name)
     assert job is not None
-    kill(*[process for process in processes_of(config.home) if holds(process, job.facts["seat"])])
+
+    def supervisors() -> list[psutil.Process]:
+        return [process for process in processes_of(config.home) if holds(process, job.facts["seat"])]
+
+    kill(*wait_until(supervisors, bool, what="the supervisor", timeout_seconds=60))
     state.close()
     with pytest.raises(WaiterError):
         sagemaker.get_waiter("training_job_completed_or_stopped").wait(TrainingJobName=name, WaiterConfig=SOON)

@@ -56,23 +56,18 @@ class ListOperations:
         """ListMultipartUploads: by key, then by time."""
         prefix, delimiter, size = request.get("Prefix", ""), request.get("Delimiter", ""), _size(request, "MaxUploads")
         after = request.get("KeyMarker", ""), request.get("UploadIdMarker", "")
-        found = list(
-            islice(
-                _rolled(self._uploads.under_way(request["Bucket"], prefix=prefix), prefix, delimiter, after), size + 1
-            )
-        )
-        page = found[:size]
+        under_way = self._uploads.under_way(request["Bucket"], prefix=prefix)
+        page, last = _cut(_rolled(under_way, prefix, delimiter, after), size)
         answer: Members = {
             "Bucket": request["Bucket"],
             "KeyMarker": after[0],
             "UploadIdMarker": after[1],
             "MaxUploads": size,
-            "IsTruncated": len(found) > size > 0,
+            "IsTruncated": last is not None,
             "Uploads": [_upload(entry) for entry in page if isinstance(entry, Upload)],
             "CommonPrefixes": [entry for entry in page if isinstance(entry, str)],
         }
-        if answer["IsTruncated"]:
-            last = page[-1]
+        if last is not None:
             answer["NextKeyMarker"] = last if isinstance(last, str) else last.key
             answer["NextUploadIdMarker"] = "" if isinstance(last, str) else last.name
         return _told(request, answer)
@@ -86,19 +81,23 @@ class ListOperations:
             after=after,
             page_rows=size + 1,
         )
-        found = list(islice(entries, size + 1))
-        page = found[:size]
+        page, last = _cut(entries, size)
         answer: Members = {
             "Name": request["Bucket"],
             "MaxKeys": size,
-            "IsTruncated": len(found) > size > 0,
+            "IsTruncated": last is not None,
             "Contents": [describe(entry) for entry in page if isinstance(entry, StoredObject)],
             "CommonPrefixes": [entry for entry in page if isinstance(entry, str)],
         }
-        if answer["IsTruncated"]:
-            last = page[-1]
+        if last is not None:
             answer["NextMarker"] = last if isinstance(last, str) else last.key
         return answer
+
+
+def _cut(entries: Iterable[Entry | str], size: int) -> tuple[list[Entry | str], Entry | str | None]:
+    """The first *size* of *entries*, and the last of those if more come behind it."""
+    found = list(islice(entries, size + 1))
+    return found[:size], found[size - 1] if len(found) > size > 0 else None
 
 
 def _size(request: Members, name: str) -> int:

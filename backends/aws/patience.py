@@ -1,0 +1,84 @@
+"""What a caller of AWS bears: a place that is not reached for a while, an answer that got lost, a role that is new."""
+
+import logging
+from typing import Any
+
+from backends.errors import BackendUnavailable
+from backends.sagemaker.readings import ServiceError, says_taken
+from backends.sagemaker.rooms import Call
+from backends.waiting import SYSTEM_CLOCK, Clock, persistent
+
+# How long a role that was just made may be unknown somewhere, and what SageMaker says meanwhile (contract 0.5).
+_SETTLING_SECONDS, _SETTLING_PAUSE_SECONDS = 90.0, 5.0
+_UNSETTLED = ("Could not assume role", "Could not access model data", "No S3 objects found", "proper pull permissions")
+
+_log = logging.getLogger("greenroom.aws")
+
+
+def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Call:
+    """*call*, but once the place has been reached, a loss of it is borne for *patience_seconds*.
+
+    A Create that was sent again because its answer got lost may be refused as it had been carried out: it counts as
+    carried out where what exists says all that was asked for. Invocations are not repeated.
+    """
+    reached = False
+
+    def asked(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        nonlocal reached
+        if operation == "InvokeEndpoint":
+            return call(operation, document)
+        sent_again = False
+
+        def attempt() -> dict[str, Any]:
+            nonlocal sent_again
+            try:
+                return call(operation, document)
+            except BackendUnavailable:
+                sent_again = True
+                raise
+            except ServiceError as error:
+                again = sent_again or error.sent_again
+                if again and says_taken(error) and operation.startswith("Create") and exists_as(operation, document):
+                    return {}
+                raise
+
+        answer = persistent(
+            attempt, patience_seconds=patience_seconds if reached else 0.0, pause_seconds=pause_seconds, clock=clock
+        )
+        reached = True
+        return answer
+
+    def exists_as(operation: str, document: dict[str, Any]) -> bool:
+        resource = operation.removeprefix("Create")
+        described = call(f"Describe{resource}", {f"{resource}Name": document[f"{resource}Name"]})
+        return _says(described, {member: value for member, value in document.items() if member != "Tags"})
+
+    return asked
+
+
+def settling(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:
+    """*call*, but for 90 s what IAM has not made known everywhere yet is asked for again, which is said in the log."""
+
+    def asked(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        deadline = clock.now() + _SETTLING_SECONDS
+        while True:
+            try:
+                return call(operation, document)
+            except ServiceError as error:
+                if clock.now() >= deadline or not any(text in error.message for text in _UNSETTLED):
+                    raise
+                _log.warning(
+                    "%s: %s. The role may be new; trying again for %.0f s", operation, error, deadline - clock.now()
+                )
+            clock.sleep(_SETTLING_PAUSE_SECONDS)
+
+    return asked
+
+
+def _says(found: object, asked: object) -> bool:
+    """True if *found* holds everything of *asked*; AWS adds what it takes for granted."""
+    if isinstance(asked, dict):
+        return isinstance(found, dict) and all(_says(found.get(key), value) for key, value in asked.items())
+    if isinstance(asked, list):
+        return isinstance(found, list) and len(found) == len(asked) and all(map(_says, found, asked))
+    return found == asked
