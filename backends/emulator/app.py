@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backends.emulator.alarms import AlarmWatch
 from backends.emulator.door import Door
 from backends.emulator.faults import Fault
 from backends.emulator.incoming import Incoming
@@ -127,7 +128,8 @@ class _Emulator:
     ) -> None:
         region = engine.site.settings.region
         iam = Iam(region, makes_roles=upstream is None)
-        services = [SageMaker(engine), SageMakerRuntime(engine), Sts(region), iam, Logs(engine), Tagging(engine)]
+        sagemaker = SageMaker(engine, AlarmWatch(engine, upstream.url) if upstream else None)
+        services = [sagemaker, SageMakerRuntime(engine), Sts(region), iam, Logs(engine), Tagging(engine)]
         if isinstance(engine.site.store, FileStore):  # else it lies in another S3, which the client can ask itself
             services.append(S3(engine.site.store.buckets, region))
         self._services: dict[str, Service] = {service.name: service for service in services}
