@@ -18,6 +18,7 @@ from backends.specs import Request
 
 PATH = "/greenroom/"
 _POLICY = "execution"
+# In every partition, as China's developer guide has it ("IAM permissions and execution roles").
 _SERVICE = "sagemaker.amazonaws.com"
 _IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.([a-z0-9.-]+)/([^:@]+)(?:[:@].*)?")
 _JOB_GROUPS = ("TrainingJobs", "TransformJobs")
