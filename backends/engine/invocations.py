@@ -15,6 +15,7 @@ from backends.engine.settings import ACCOUNT
 from backends.engine.site import ENDPOINT, Site
 from backends.engine.slots import NoSlot, Slots
 from backends.engine.state import Document, Resource
+from backends.naming import partition_of
 from backends.sagemaker.readings import ServiceError
 
 _OK = range(200, 300)
@@ -112,7 +113,7 @@ class Invocation:
             status=424,
             OriginalStatusCode=status,
             OriginalMessage=body,
-            LogStreamArn=f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}",
+            LogStreamArn=f"arn:{partition_of(region).name}:logs:{region}:{ACCOUNT}:log-group:{group}",
         )
 
 
