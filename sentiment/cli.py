@@ -175,7 +175,7 @@ def evaluate(
         session.agree(plans, yes=yes)
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
         session.show_command(evaluated.transform)
-        _print(evaluated, as_json=as_json)
+        _print(evaluated if as_json else evaluated.headline(), as_json=as_json)
 
 
 @app.command()
@@ -513,9 +513,14 @@ def _print(result: Any, *, as_json: bool) -> None:
         print(json.dumps(document, default=str))  # noqa: T201
         return
     for key, value in document.items():
-        shown = ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, dict) else value
-        for line in shown if isinstance(shown, list) else [shown]:
-            print(f"{key:>12}  {line}")  # noqa: T201
+        for line in value if isinstance(value, list) else [value]:
+            print(f"{key:>12}  {_shown(line)}")  # noqa: T201
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(member)}" for name, member in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _sentence(prediction: dict[str, Any]) -> str:

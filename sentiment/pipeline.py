@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from backends.base import Backend, Jobs, SupportsLogs
 from backends.errors import BackendError, InvalidSpec, NotFound
 from backends.naming import join_uri
@@ -68,6 +70,11 @@ class Evaluated:
     figures: Mapping[str, Any]
     report: Path
 
+    def headline(self) -> dict[str, Any]:
+        """The figures that are one number each, between the names of the job and of the report."""
+        plain = {name: figure for name, figure in self.figures.items() if not isinstance(figure, list | tuple | dict)}
+        return {"transform": self.transform, **plain, "report": self.report}
+
 
 @dataclass
 class Run:
@@ -98,20 +105,20 @@ class Pipeline:
     def run(self) -> Run:
         """Steps 1 to 6; the endpoint is in service afterwards, ready for step 7."""
         run = Run()
-        with self._timed(run, "prepare", "Retrieve and prepare the reviews"):
+        with self._timed(run, "prepare", "1, 2", "Retrieve and prepare the reviews"):
             prepared = self.prepare()
         run.dataset, run.train_size, run.test_size = prepared.name, prepared.train_size, prepared.test_size
-        with self._timed(run, "upload", f"Upload to {self._settings.prefix}"):
+        with self._timed(run, "upload", "3", f"Upload to {self._settings.prefix}"):
             self.upload(prepared)
-        with self._timed(run, "train", "Train"):
+        with self._timed(run, "train", "4", "Train"):
             trained = self.train(prepared)
-        with self._timed(run, "evaluate", "Test by batch transform"):
+        with self._timed(run, "evaluate", "5", "Test by batch transform"):
             evaluated = self.evaluate(
                 trained, self._test_uri(self._uri(prepared, prepared.test_csv)), prepared.test_size
             )
         run.accuracy, run.auc = evaluated.figures["accuracy"], evaluated.figures["auc"]
         run.report = str(evaluated.report)
-        with self._timed(run, "deploy", "Deploy"):
+        with self._timed(run, "deploy", "6", "Deploy"):
             run.endpoint = self.deploy(trained)
         return run
 
@@ -359,7 +366,7 @@ class Pipeline:
     def _store_code(self, uri: str) -> None:
         _, code = prebuilt.packed_code()
         self._backend.store.put(uri, code, content_type="application/gzip")
-        self._reporter.say(f"code → {uri} ({len(code) / 1e3:.0f} kB)")
+        self._reporter.say(f"code → {uri} ({decimal(len(code))})")
 
     def _training_spec(self, prepared: "Dataset", name: str) -> TrainingSpec:
         spot: dict[str, Any] = {}
@@ -426,7 +433,7 @@ class Pipeline:
             self._reporter.say(f"{uri} is there already")
             return
         self._backend.store.upload(path, uri, content_type=_CSV)
-        self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+        self._reporter.say(f"{path.name} → {uri} ({decimal(path.stat().st_size)})")
 
     def _store_shares(self, path: Path, uri: str) -> None:
         """Store labelled reviews as *uri*, or as many objects as machines are to share them: none is ever divided."""
@@ -511,8 +518,8 @@ class Pipeline:
         return [f"{jobs.kind} {name}" for name in ours]
 
     @contextmanager
-    def _timed(self, run: Run, step: str, title: str) -> Iterator[None]:
-        self._reporter.step(title)
+    def _timed(self, run: Run, step: str, number: str, title: str) -> Iterator[None]:
+        self._reporter.step(number, title)
         started = time.perf_counter()
         yield
         run.seconds[step] = round(time.perf_counter() - started, 3)

@@ -101,6 +101,9 @@ def test_a_labelled_file_is_evaluated(sentiment: Shell, tmp_path: Path) -> None:
         csv.writer(file).writerows([("text", "label"), *rows])
     evaluated = sentiment.json("evaluate", "--data", str(source))
     assert evaluated["figures"]["accuracy"] == pytest.approx(2 / 3)
+    shown = dict(line.split(maxsplit=1) for line in sentiment("evaluate", "--data", str(source)).stdout.splitlines())
+    assert list(shown) == ["transform", "reviews", "accuracy", "auc", "log_loss", "ece", "report"]
+    assert shown["accuracy"] == "0.6667"
     assert any(
         row["kind"] == "transform job" and row["name"] == evaluated["transform"]
         for row in sentiment.json("status")["resources"]

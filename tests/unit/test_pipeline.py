@@ -72,6 +72,25 @@ def test_a_run_goes_through_all_steps(settings: SentimentSettings) -> None:
         ]
 
 
+class Steps(Silent):
+    """Notes the steps alone."""
+
+    def __init__(self) -> None:
+        self.numbers: list[str] = []
+
+    def step(self, number: str, title: str) -> None:
+        assert title
+        self.numbers.append(number)
+
+
+def test_steps_have_the_numbers_that_the_documents_give_them(settings: SentimentSettings) -> None:
+    """Of the seven, a run does all but the last, which is the page's or `predict`'s."""
+    steps = Steps()
+    with backend() as opened:
+        Pipeline(opened, settings, steps).run()
+    assert steps.numbers == ["1, 2", "3", "4", "5", "6"]
+
+
 def test_what_is_done_is_not_done_again(settings: SentimentSettings) -> None:
     """A second run finds the first one's jobs by their names; a fresh one starts new ones beside them."""
     with backend() as opened:
