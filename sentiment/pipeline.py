@@ -151,9 +151,10 @@ class Pipeline:
                 advance=advance,
                 fresh=self._fresh,
             )
+        where = f"{prepared.straddling:,} of their texts on both sides" if prepared.straddling else "kept on one side"
         self._reporter.say(
             f"{prepared.name}: {prepared.train_size:,} reviews to train on, {prepared.test_size:,} held back; "
-            f"{prepared.duplicates:,} exact duplicates kept on one side"
+            f"{prepared.duplicates:,} duplicates, {where}"
         )
         self._prepared = prepared
         return prepared
