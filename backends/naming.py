@@ -5,6 +5,7 @@ Source: the SageMaker API model's patterns (TrainingJobName, ModelName, Endpoint
 
 import os
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from backends.errors import InvalidSpec
@@ -13,6 +14,32 @@ _NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}")
 LONGEST_NAME_CHARS = 63  # Which the pattern does not say: any number of hyphens may stand between two letters.
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 MAX_KEY_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A part of AWS that shares no accounts with the others: its name in ARNs, and how its hosts' names end."""
+
+    name: str
+    domain: str
+
+
+_COMMERCIAL = Partition("aws", "amazonaws.com")
+# By the beginning of a region's name. Not asked of botocore, which the local engine does without; a test compares.
+_PARTITIONS = {
+    "cn-": Partition("aws-cn", "amazonaws.com.cn"),
+    "eu-isoe-": Partition("aws-iso-e", "cloud.adc-e.uk"),
+    "eusc-": Partition("aws-eusc", "amazonaws.eu"),
+    "us-gov-": Partition("aws-us-gov", "amazonaws.com"),
+    "us-iso-": Partition("aws-iso", "c2s.ic.gov"),
+    "us-isob-": Partition("aws-iso-b", "sc2s.sgov.gov"),
+    "us-isof-": Partition("aws-iso-f", "csp.hci.ic.gov"),
+}
+
+
+def partition_of(region: str) -> Partition:
+    """The partition that *region* belongs to; a region that no other knows is in ``aws``, as AWS's SDKs have it."""
+    return next((found for start, found in _PARTITIONS.items() if region.startswith(start)), _COMMERCIAL)
 
 
 def check_name(kind: str, name: str) -> str:
@@ -39,7 +66,7 @@ def fresh_name(stem: str) -> str:
 
 def arn(region: str, account: str, kind: str, name: str) -> str:
     """The ARN of a SageMaker resource; its name part is lower-cased, as AWS does."""
-    return f"arn:aws:sagemaker:{region}:{account}:{kind}/{name.lower()}"
+    return f"arn:{partition_of(region).name}:sagemaker:{region}:{account}:{kind}/{name.lower()}"
 
 
 def split_uri(uri: str, *, key_required: bool = True) -> tuple[str, str]:

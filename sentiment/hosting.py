@@ -8,7 +8,7 @@ from backends.specs import Canary, EndpointSpec, ModelSpec, Scaling, Serverless,
 
 # The options of one kind of capacity, by the fields of Hosting.
 _REAL_TIME = ("instance_type", "instances", "autoscale", "canary")
-_SERVERLESS = ("memory_mb", "concurrency")
+_SERVERLESS = ("memory_mb", "concurrency", "provisioned_concurrency")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Hosting:
     canary: str | None = None
     memory_mb: int | None = None
     concurrency: int | None = None
+    provisioned_concurrency: int | None = None
     replaces: bool = False
 
     def __post_init__(self) -> None:
@@ -47,7 +48,11 @@ class Hosting:
     def spec(self, name: str, model: ModelSpec, *, tags: Mapping[str, str]) -> EndpointSpec:
         """The endpoint that serves *model* so."""
         if not self.real_time:
-            given = {"memory_mb": self.memory_mb, "max_concurrency": self.concurrency}
+            given = {
+                "memory_mb": self.memory_mb,
+                "max_concurrency": self.concurrency,
+                "provisioned_concurrency": self.provisioned_concurrency,
+            }
             serverless = Serverless(**{key: value for key, value in given.items() if value is not None})
             return EndpointSpec(name=name, variants=(Variant(model=model, serverless=serverless),), tags=tags)
         scaling = self._scaling()

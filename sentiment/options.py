@@ -101,6 +101,15 @@ def _hosting(
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", min=1, max=200, help="Serverless: requests at once (default: 10).")
     ] = None,
+    provisioned_concurrency: Annotated[
+        int | None,
+        typer.Option(
+            "--provisioned-concurrency",
+            min=1,
+            max=200,
+            help="Serverless: how many of them find a container that is up, which bills by the hour (default: none).",
+        ),
+    ] = None,
     replaces: Annotated[
         bool,
         typer.Option(

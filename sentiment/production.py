@@ -15,6 +15,7 @@ from backends.aws.roles import ExecutionRole, is_made_here
 from backends.aws.standing import GLOBAL, Application, Survey
 from backends.config import BackendConfig
 from backends.errors import BackendError
+from backends.naming import partition_of
 from backends.specs import Plan, Request
 from sentiment.image import REPOSITORY
 from sentiment.pipeline import Pipeline
@@ -60,14 +61,14 @@ class Production:
 
     def announce(self, items: list[Item]) -> None:
         """Say where, what, and for how much."""
-        prices = load_prices()
         where = f"AWS account {self.account_id}, region {self.config.region}"
         place = where if self.bills else f"{self.config.endpoint_url}, which stands for {where}, and bills nothing"
         self.reporter.say(f"on {place}, this is made unless it is there, at AWS's prices:")
         for item in items:
             self.reporter.say(f"  {item}")
+        read = load_prices().read([self.config.region])
         self.reporter.say(
-            f"prices on demand of {prices.oldest} to {prices.newest} (backends/aws/prices.toml names the sources), "
+            f"prices on demand of {read} (backends/aws/prices.toml names the sources), "
             "without taxes, volumes, transfer and requests to S3"
         )
 
@@ -163,12 +164,13 @@ def costs_document(production: Production, survey: Survey) -> dict[str, Any]:
 def costs_table(production: Production, survey: Survey) -> str:
     """The same for people."""
     lines = [f"{item.region}  {item}" for item in survey.items] or ["nothing of the application is up"]
-    prices, unknown = load_prices(), sum(None in item.prices.values() for item in survey.items)
+    unknown = sum(None in item.prices.values() for item in survey.items)
+    regions = {item.region for item in survey.items} | {production.config.region}
     lines += [f"{region} could not be looked at: {why}" for region, why in survey.unseen.items()]
     lines.append(
         f"account {production.account_id}: {shown(total(survey.items))} by the hour"
         + (f", and {unknown} of unknown price" if unknown else "")
-        + f" (prices of {prices.oldest} to {prices.newest})"
+        + f" (prices of {load_prices().read(regions)})"
     )
     return "\n".join(lines)
 
@@ -183,6 +185,7 @@ def callers_policy(config: BackendConfig, *, web: bool = False) -> Any:
         config, SentimentSettings(home=config.home, bucket=config.bucket), Silent(), asks=False
     )
     names = {
+        "partition": partition_of(config.region).name,
         "account": production.account_id,
         "region": config.region,
         "bucket": production.config.bucket,

@@ -1,8 +1,11 @@
 """What tests of several folders share."""
 
+import functools
 import shutil
 from collections.abc import Iterator
 
+import botocore.loaders
+import botocore.session
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -16,6 +19,14 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _models_are_read_once() -> Iterator[None]:
+    """Once in all, for each new session would read the same files, a tenth of a second for each service."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.loaders.create_loader))
+        yield
 
 
 @pytest.fixture(scope="session")

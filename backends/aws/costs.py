@@ -1,7 +1,7 @@
 """What AWS asks for what a plan would make, by the dated table ``prices.toml``."""
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -16,9 +16,13 @@ Prices = Mapping[str, Decimal | None]
 """USD by what is counted, such as "hour" or "GB-month"; None: not known. Empty: it costs nothing."""
 
 HOUR, REQUESTS, GB_MONTH = "hour", "1,000 requests", "GB-month"
-AT_MOST = f"{HOUR} at most"
+AT_MOST, REQUESTS_AT_MOST = f"{HOUR} at most", f"{REQUESTS} at most"
+GB = "GB"
 _SHORT_REQUESTS = f"{REQUESTS} of 100 ms"
 _HOURS_OF_A_MONTH = 730
+_SECONDS_OF_AN_HOUR = 3600
+# Stands in the table for every region.
+_ANYWHERE = "any"
 _ALARM_MONTH, _GB_SECOND = "alarm-month", "GB-second"
 _LEAST = Decimal("0.000001")
 
@@ -40,24 +44,26 @@ class Item:
 
 @dataclass(frozen=True)
 class PriceTable:
-    """The prices that are known, by region, what is priced, and what is counted; *oldest* and *newest* were read."""
+    """The prices that are known, by region, what is priced, and what is counted, each with the day it was read."""
 
-    known: Mapping[tuple[str, str, str], Decimal]
-    oldest: date
-    newest: date
+    known: Mapping[tuple[str, str, str], tuple[Decimal, date]]
 
     def price(self, region: str, what: str, per: str) -> Decimal | None:
         """USD, or None: not known."""
-        return self.known.get((region, what, per))
+        found = self.known.get((region, what, per)) or self.known.get((_ANYWHERE, what, per))
+        return found[0] if found else None
+
+    def read(self, regions: Collection[str]) -> str:
+        """From when to when the prices of *regions* were read."""
+        days = [day for (region, _, _), (_, day) in self.known.items() if region in {*regions, _ANYWHERE}]
+        return f"{min(days)} to {max(days)}"
 
 
 @cache
 def load_prices() -> PriceTable:
     """The table that comes with the project."""
     rows = tomllib.loads(Path(__file__).with_name("prices.toml").read_text(encoding="utf-8"))["price"]
-    dates = [row["date"] for row in rows]
-    known = {(row["region"], row["what"], row["per"]): Decimal(row["usd"]) for row in rows}
-    return PriceTable(known, min(dates), max(dates))
+    return PriceTable({(row["region"], row["what"], row["per"]): (Decimal(row["usd"]), row["date"]) for row in rows})
 
 
 def planned(requests: Iterable[Request], region: str) -> list[Item]:
@@ -99,13 +105,10 @@ def variants(config: Document, region: str) -> tuple[str, Prices]:
     """Of an endpoint configuration: how much there is behind the endpoint, and what it costs."""
     details, prices = [], dict[str, Decimal | None]()
     for variant in config["ProductionVariants"]:
+        asked: Prices
         if serverless := variant.get("ServerlessConfig"):
-            details.append(f"serverless, {serverless['MemorySizeInMB']} MB")
-            second = load_prices().price(region, "hosting serverless", _GB_SECOND)
-            asked: Prices = {
-                HOUR: Decimal(0),
-                _SHORT_REQUESTS: _times(second, serverless["MemorySizeInMB"] * 100 / 1024),
-            }
+            detail, asked = _serverless(serverless, region)
+            details.append(detail)
         else:
             count = variant["InitialInstanceCount"]
             details.append(f"{count} {variant['InstanceType']}")
@@ -181,6 +184,19 @@ def _endpoint(document: Document, region: str) -> Item:
     return Item(kind="endpoint", name=document["EndpointConfigName"], region=region, detail=detail, prices=prices)
 
 
+def _serverless(capacity: Document, region: str) -> tuple[str, Prices]:
+    """What is provisioned is paid for as long as it is there, and requests to it at a price of their own."""
+    memory_mb, warm = capacity["MemorySizeInMB"], capacity.get("ProvisionedConcurrency", 0)
+    what = "hosting serverless" + (" provisioned" if warm else "")
+    request_second = load_prices().price(region, what, _GB_SECOND)
+    hour: Decimal | None = Decimal(0)
+    if warm:
+        up_second = load_prices().price(region, "hosting serverless provisioned", f"{_GB_SECOND} up")
+        hour = _times(up_second, Decimal(warm * memory_mb * _SECONDS_OF_AN_HOUR) / 1024)
+    detail = f"serverless, {memory_mb} MB" + (f", {warm} always up" if warm else "")
+    return detail, {HOUR: hour, _SHORT_REQUESTS: _times(request_second, Decimal(memory_mb * 100) / 1024)}
+
+
 def _instance_types(config: Document) -> dict[str, str]:
     """By variant."""
     return {
@@ -226,11 +242,12 @@ _MAKERS: dict[str, Callable[[Document, str], Item]] = {
     "PutScalingPolicy": _scaling_policy,
     "PutMetricAlarm": _alarm,
 }
-# CloudFront's prices go by the place of who asks, and are not in the table.
+# CloudFront's go by where who asks is: at most, as the page's edges are in North America and Europe alone.
 _BY_USE: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "AWS::ApiGatewayV2::Api": ("HTTP API", [("HTTP API", REQUESTS)]),
-    "AWS::CloudFront::Distribution": ("CloudFront", [("CloudFront", REQUESTS), ("CloudFront", "GB")]),
+    "AWS::CloudFront::Distribution": ("CloudFront", [("CloudFront", REQUESTS_AT_MOST), ("CloudFront", GB)]),
     "AWS::Lambda::Function": ("Lambda", [("Lambda requests", REQUESTS), ("Lambda", _GB_SECOND)]),
+    "AWS::Logs::LogGroup": ("log", [("CloudWatch Logs", f"{GB} written"), ("CloudWatch Logs", GB_MONTH)]),
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.aws.account import AwsAccount, translated
+from backends.naming import partition_of
 from backends.specs import Request
 
 _KEPT_IMAGES = 5
@@ -49,8 +50,9 @@ class ImageRepository:
 
     def uri(self, tag: str) -> str:
         """What jobs and models name the image *tag* by, whether it is there or not."""
-        domain = "amazonaws.com.cn" if self._account.region.startswith("cn-") else "amazonaws.com"
-        return f"{self._account_id or self._account.id}.dkr.ecr.{self._account.region}.{domain}/{self._name}:{tag}"
+        region = self._account.region
+        host = f"{self._account_id or self._account.id}.dkr.ecr.{region}.{partition_of(region).domain}"
+        return f"{host}/{self._name}:{tag}"
 
     def holds(self, tag: str) -> bool:
         """Whether the image *tag* is there, whole."""

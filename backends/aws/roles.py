@@ -13,13 +13,14 @@ from typing import Any
 
 from backends.aws.account import refused_as, translated
 from backends.aws.endpoints import alarm_name
-from backends.naming import split_uri
+from backends.naming import partition_of, split_uri
 from backends.specs import Request
 
 PATH = "/greenroom/"
 _POLICY = "execution"
+# In every partition, as China's developer guide has it ("IAM permissions and execution roles").
 _SERVICE = "sagemaker.amazonaws.com"
-_IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)(?:[:@].*)?")
+_IMAGE = re.compile(r"(\d{12})\.dkr\.ecr\.([a-z0-9-]+)\.([a-z0-9.-]+)/([^:@]+)(?:[:@].*)?")
 _JOB_GROUPS = ("TrainingJobs", "TransformJobs")
 
 Document = dict[str, Any]
@@ -49,7 +50,7 @@ class ExecutionRole:
     @property
     def arn(self) -> str:
         """Known before the role is made."""
-        return f"arn:aws:iam::{self.account}:role{PATH}{self.name}"
+        return f"arn:{self._partition}:iam::{self.account}:role{PATH}{self.name}"
 
     @property
     def trust(self) -> Document:
@@ -65,20 +66,23 @@ class ExecutionRole:
 
     @cached_property
     def policy(self) -> Document:
-        """What it may do."""
+        """What it may do.
+
+        Log groups end in ``:*`` there. Source: CloudWatch Logs user guide, "Overview of managing access permissions".
+        """
         bucket = split_uri(self.reads[0], key_required=False)[0]
         folders = [split_uri(uri, key_required=False)[1] for uri in self.reads]
-        logs = f"arn:aws:logs:{self.region}:{self.account}:log-group:/aws/sagemaker"
+        logs = f"arn:{self._partition}:logs:{self.region}:{self.account}:log-group:/aws/sagemaker"
         endpoints = [f"{logs}/Endpoints/{self.stem}", f"{logs}/Endpoints/{self.stem}-*"]
-        groups = [f"{logs}/{name}" for name in _JOB_GROUPS] + endpoints
+        groups = [f"{group}:*" for group in [*(f"{logs}/{name}" for name in _JOB_GROUPS), *endpoints]]
         streams = [f"{logs}/{name}:log-stream:{self.stem}-*" for name in _JOB_GROUPS]
         streams += [f"{group}:log-stream:*" for group in endpoints]
-        alarms = f"arn:aws:cloudwatch:{self.region}:{self.account}:alarm"
+        alarms = f"arn:{self._partition}:cloudwatch:{self.region}:{self.account}:alarm"
         watched = [f"{alarms}:{alarm_name(endpoint, '*')}" for endpoint in (self.stem, f"{self.stem}-*")]
         statements = [
-            _allow("Read", ["s3:GetObject"], [_objects(uri) for uri in self.reads]),
-            _allow("Write", ["s3:PutObject", "s3:AbortMultipartUpload"], [_objects(uri) for uri in self.writes]),
-            _allow("List", ["s3:ListBucket"], [f"arn:aws:s3:::{bucket}"])
+            _allow("Read", ["s3:GetObject"], [self._objects(uri) for uri in self.reads]),
+            _allow("Write", ["s3:PutObject", "s3:AbortMultipartUpload"], [self._objects(uri) for uri in self.writes]),
+            _allow("List", ["s3:ListBucket"], [f"arn:{self._partition}:s3:::{bucket}"])
             | {"Condition": {"StringLike": {"s3:prefix": [f"{folder}/*" for folder in folders]}}},
             _allow("LogGroups", ["logs:CreateLogGroup", "logs:DescribeLogStreams"], groups),
             _allow("Log", ["logs:CreateLogStream", "logs:PutLogEvents"], streams),
@@ -86,11 +90,12 @@ class ExecutionRole:
             | {"Condition": {"StringLike": {"cloudwatch:namespace": "/aws/sagemaker/*"}}},
             _allow("Alarms", ["cloudwatch:DescribeAlarms"], watched),
         ]
-        if found := _IMAGE.fullmatch(self.image):
-            owner, region, repository = found.groups()
+        found = _IMAGE.fullmatch(self.image)
+        if found and found[3] == partition_of(found[2]).domain:
+            owner, region, _, repository = found.groups()
             pull = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
             statements += [
-                _allow("Pull", pull, [f"arn:aws:ecr:{region}:{owner}:repository/{repository}"]),
+                _allow("Pull", pull, [f"arn:{self._partition}:ecr:{region}:{owner}:repository/{repository}"]),
                 _allow("LogIn", ["ecr:GetAuthorizationToken"], ["*"]),
             ]
         return _document(*statements)
@@ -141,6 +146,13 @@ class ExecutionRole:
                 return True
         return False
 
+    @property
+    def _partition(self) -> str:
+        return partition_of(self.region).name
+
+    def _objects(self, uri: str) -> str:
+        return f"arn:{self._partition}:s3:::{uri.removeprefix('s3://').rstrip('/')}/*"
+
     def _policy_in_force(self, iam: Any) -> Document | None:
         with refused_as("NoSuchEntity"):
             document: Document = iam.get_role_policy(RoleName=self.name, PolicyName=_POLICY)["PolicyDocument"]
@@ -165,7 +177,3 @@ def _document(*statements: Document) -> Document:
 
 def _allow(sid: str, actions: list[str], resources: list[str]) -> Document:
     return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
-
-
-def _objects(uri: str) -> str:
-    return f"arn:aws:s3:::{uri.removeprefix('s3://').rstrip('/')}/*"

@@ -114,10 +114,11 @@ class Application:
                 yield Item(kind="log streams", name=group, region=region, detail=f"{count} of ours", prices=unknown)
 
     def _groups(self, logs: Any) -> list[tuple[str, int]]:
-        """Endpoints' log groups, each with its size in bytes."""
-        prefix = f"{_ENDPOINT_GROUPS}{self.value}-"
-        pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=prefix)
-        return [(group["logGroupName"], group["storedBytes"]) for page in pages for group in page["logGroups"]]
+        """Endpoints' log groups, each with its size in bytes; the application's own name is an endpoint's, too."""
+        name = f"{_ENDPOINT_GROUPS}{self.value}"
+        pages = logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)
+        found = [(group["logGroupName"], group["storedBytes"]) for page in pages for group in page["logGroups"]]
+        return [(group, size) for group, size in found if group == name or group.startswith(f"{name}-")]
 
     def _streams(self, logs: Any) -> Iterator[tuple[str, str]]:
         """Jobs' log streams, which lie in groups that all jobs of the account share."""

@@ -19,7 +19,7 @@ from typing import Any
 from backends.aws.account import AwsAccount
 from backends.base import ObjectStore
 from backends.errors import BackendError, BackendUnavailable, Conflict, InvalidSpec, JobFailed, NotFound, NotSupported
-from backends.naming import split_uri
+from backends.naming import partition_of, split_uri
 from backends.page import CACHE_CONTROL, content_type
 from backends.waiting import wait_until
 
@@ -121,7 +121,12 @@ class WebStack:
         Raises:
             InvalidSpec: CloudFormation cannot make a change set of it.
             Conflict: the stack is in a state that only deleting it ends.
+            NotSupported: a page in a region whose CloudFront cannot serve it.
         """
+        # GovCloud has no CloudFront, China's serves nothing without a domain that is registered there. Sources: AWS
+        # solutions, "Deploy in AWS GovCloud (US) Regions"; Getting Started with AWS in China, "Amazon CloudFront".
+        if function is not None and partition_of(self._account.region).name != "aws":
+            raise NotSupported(f"CloudFront serves no page for {self._account.region} at an address of its own.")
         found = self._updatable()
         code, wanted = {}, _parameters(found) | dict(parameters)
         if function is not None:

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backends.emulator.alarms import AlarmWatch
 from backends.emulator.door import Door
 from backends.emulator.faults import Fault
 from backends.emulator.incoming import Incoming
@@ -125,12 +126,14 @@ class _Emulator:
     def __init__(
         self, engine: Engine, door: Door, upstream: Upstream | None, faults: Sequence[Fault], most_at_once: int
     ) -> None:
-        iam = Iam(makes_roles=upstream is None)
-        services = [SageMaker(engine), SageMakerRuntime(engine), Sts(), iam, Logs(engine), Tagging(engine)]
+        region = engine.site.settings.region
+        iam = Iam(region, makes_roles=upstream is None)
+        sagemaker = SageMaker(engine, AlarmWatch(engine, upstream.url) if upstream else None)
+        services = [sagemaker, SageMakerRuntime(engine), Sts(region), iam, Logs(engine), Tagging(engine)]
         if isinstance(engine.site.store, FileStore):  # else it lies in another S3, which the client can ask itself
-            services.append(S3(engine.site.store.buckets, engine.site.settings.region))
+            services.append(S3(engine.site.store.buckets, region))
         self._services: dict[str, Service] = {service.name: service for service in services}
-        self._region = engine.site.settings.region
+        self._region = region
         self._upstream = upstream
         self._faults = faults
         self._most_at_once = most_at_once

@@ -2,9 +2,8 @@
 
 import asyncio
 
-import httptools
-
-from backends.engine.exchange import Answer, NoAnswer, TimedOut, has_input, head_of
+from backends.engine.exchange import has_input, head_of
+from backends.engine.reply import Answer, NoAnswer, Reply, TimedOut
 
 Address = tuple[str, int]
 
@@ -37,7 +36,7 @@ class Containers:
                 connection.transport.abort()
             if isinstance(exc, TimeoutError):
                 raise TimedOut(f"no answer within {timeout_seconds:g} s") from exc
-            if isinstance(exc, (OSError, httptools.HttpParserError)):
+            if isinstance(exc, OSError):
                 raise NoAnswer(str(exc) or type(exc).__name__) from exc
             raise
         if connection.stays_open:
@@ -66,22 +65,18 @@ class Containers:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, with one request under way at most; the callbacks of asyncio and of the parser."""
+    """One connection, with one request under way at most."""
 
     transport: asyncio.Transport
 
     def __init__(self) -> None:
         self.stays_open = True
+        self._reply = Reply()
         self._answer: asyncio.Future[Answer] | None = None
 
     def ask(self, request: bytes, limit_bytes: int) -> asyncio.Future[Answer]:
-        """Send *request*. Raises NoAnswer, OSError, HttpParserError in the future."""
-        self._parser = httptools.HttpResponseParser(self)
-        self._headers: dict[str, str] = {}
-        self._pieces: list[bytes] = []
-        self._is_begun = False
-        self._left_bytes = limit_bytes
-        self._limit_bytes = limit_bytes
+        """Send *request*. Raises NoAnswer or OSError in the future."""
+        self._reply = Reply(limit_bytes)
         self._answer = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return self._answer
@@ -94,49 +89,25 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
+        self._feed(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.stays_open = False
+        if exc is None:
+            self._feed(b"")
+        elif self._answer is not None and not self._answer.done():
+            self._answer.set_exception(exc)
+
+    def _feed(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():
             self.transport.abort()
             return
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
-            self._fail(exc)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.stays_open = False
-        if self._answer is None or self._answer.done():
-            return
-        # An answer that says neither its length nor that it comes in chunks ends with the connection.
-        if exc is None and self._is_begun and not {"content-length", "transfer-encoding"} & self._headers.keys():
-            self.on_message_complete()
-        else:
-            self._fail(exc or NoAnswer("the connection was closed before the answer was whole"))
-
-    def on_message_begin(self) -> None:
-        self._is_begun = False
-        self._headers.clear()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-
-    def on_headers_complete(self) -> None:
-        self._is_begun = True
-
-    def on_body(self, piece: bytes) -> None:
-        self._left_bytes -= len(piece)
-        if self._left_bytes < 0:
-            self._fail(NoAnswer(f"its answer is larger than {self._limit_bytes} bytes"))
-        else:
-            self._pieces.append(piece)
-
-    def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status < 200 or self._answer is None or self._answer.done():  # 100 Continue comes before the answer
-            return
-        self.stays_open = self.stays_open and self._parser.should_keep_alive()
-        self._answer.set_result(Answer(status, self._headers, b"".join(self._pieces)))
-
-    def _fail(self, exc: Exception) -> None:
-        if self._answer is not None and not self._answer.done():
+            self._reply.feed(data)
+        except NoAnswer as exc:
             self._answer.set_exception(exc)
-        self.transport.abort()
+            self.transport.abort()
+            return
+        if self._reply.is_whole:
+            self.stays_open = self.stays_open and self._reply.stays_open
+            self._answer.set_result(self._reply.answer)

@@ -100,6 +100,12 @@ class Engine:
         """InvokeEndpoint for a caller that sends it to the container by itself. Raises ServiceError."""
         return self._invoker().begin(request)
 
+    def call_off(self, endpoint: str, reason: str) -> bool:
+        """Have an update that bakes taken back, as SageMaker does when an alarm goes off; False if none bakes."""
+        from backends.engine.updates import call_off  # noqa: PLC0415  see _OPERATIONS
+
+        return call_off(self._site, endpoint, reason)
+
     def recover(self) -> None:
         """Set right what crashes have left since the engine was opened; for those who keep it open for long."""
         from backends.engine.recovery import recover  # noqa: PLC0415  see _OPERATIONS

@@ -1,6 +1,5 @@
 """HTTP exchanges with one container over connections that are kept open. Threads share one :class:`Exchange`."""
 
-import http.client
 import os
 import queue
 import re
@@ -9,10 +8,10 @@ import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from backends.engine.records import Span
+from backends.engine.reply import Answer, NoAnswer, Reply, TimedOut
 
 _USER_AGENT = "AHC/2.0"  # What a container sees of SageMaker's hosting (contract B.1).
 _PIECE_BYTES = 1 << 16
@@ -20,52 +19,33 @@ _OK = range(200, 300)
 _LINE_BREAK = re.compile(r"[\r\n]")
 
 
-class NoAnswer(Exception):
-    """The container refused or closed the connection, or broke the protocol; the text says which."""
-
-
-class TimedOut(NoAnswer):
-    """The whole answer was not there in time."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A container's whole answer; header names are lower-case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Arriving:
     """An answer whose body is still on its way. Iterate over its pieces, as they come, and close it."""
 
-    def __init__(
-        self, response: http.client.HTTPResponse, sock: socket.socket, timeout_seconds: float, deadline: float
-    ) -> None:
-        self.status = response.status
-        self.headers = _headers(response)
-        self._response = response
+    def __init__(self, reply: Reply, sock: socket.socket, timeout_seconds: float, deadline: float) -> None:
+        self.status = reply.status
+        self.headers: Mapping[str, str] = reply.headers
+        self._reply = reply
         self._sock = sock
         self._timeout_seconds = timeout_seconds
         self._deadline = deadline
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces. Raises TimedOut or NoAnswer where there should be another."""
-        with _restated(self._timeout_seconds):
-            yield from _pieces(self._response, self._sock, self._deadline)
+        while True:
+            yield from self._reply.taken()
+            if self._reply.is_whole:
+                return
+            with _restated(self._timeout_seconds):
+                _receive(self._sock, self._reply, self._deadline)
 
     def close(self) -> None:
         """Close the connection."""
-        self._response.close()
         self._sock.close()
 
 
 class Exchange:
-    """Sends requests to one address, a host and a port.
-
-    A request is written in one piece, which http.client does not do; its reply is read by http.client.
-    """
+    """Sends requests to one address, a host and a port."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
@@ -92,27 +72,28 @@ class Exchange:
             TimedOut: it took longer.
             NoAnswer: no whole answer came, or one over *answer_limit_bytes*.
         """
-        sock: socket.socket | None = None
+        head = head_of(self.address, method, path, headers or {})
+        sock = self._sent(head, None if method == "GET" else body, timeout_seconds)
+        reply = Reply(answer_limit_bytes)
+        deadline = time.monotonic() + timeout_seconds
         try:
-            with _restated(timeout_seconds):
-                sock = self._connection(timeout_seconds)
-                _write(sock, head_of(self.address, method, path, headers or {}), body if method != "GET" else None)
-                deadline = time.monotonic() + timeout_seconds
-                with http.client.HTTPResponse(sock, method=method) as response:
-                    response.begin()
-                    answer = _receive(response, sock, deadline, answer_limit_bytes, sink)
-                    stays_open = not response.will_close
+            while True:
+                if sink is not None and reply.status in _OK:
+                    sink.writelines(reply.taken())
+                if reply.is_whole:
+                    break
+                with _restated(timeout_seconds):
+                    _receive(sock, reply, deadline)
         except BaseException:
-            if sock is not None:
-                sock.close()
+            sock.close()
             raise
-        if stays_open:
+        if reply.stays_open:
             self._idle.put(sock)
         else:
             sock.close()
         if self._is_closed:
             self.close()
-        return answer
+        return reply.answer
 
     def open(self, path: str, *, body: bytes, headers: Mapping[str, str], timeout_seconds: float) -> Arriving:
         """POST once; the answer as soon as its head is there. *timeout_seconds* is for the whole of it, as in send.
@@ -120,17 +101,28 @@ class Exchange:
         Raises:
             TimedOut, NoAnswer: no head came, as for :meth:`send`.
         """
+        sock = self._sent(head_of(self.address, "POST", path, headers), body, timeout_seconds)
+        reply = Reply()
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            with _restated(timeout_seconds):
+                while not reply.status:
+                    _receive(sock, reply, deadline)
+        except BaseException:
+            sock.close()
+            raise
+        return Arriving(reply, sock, timeout_seconds, deadline)
+
+    def _sent(self, head: str, body: bytes | Span | Iterable[bytes] | None, timeout_seconds: float) -> socket.socket:
+        """The connection over which the request went."""
         with _restated(timeout_seconds):
             sock = self._connection(timeout_seconds)
             try:
-                _write(sock, head_of(self.address, "POST", path, headers), body)
-                deadline = time.monotonic() + timeout_seconds
-                response = http.client.HTTPResponse(sock, method="POST")
-                response.begin()
+                _write(sock, head, body)
             except BaseException:
                 sock.close()
                 raise
-        return Arriving(response, sock, timeout_seconds, deadline)
+        return sock
 
     def close(self) -> None:
         """Close the connections that are idle; others when their answer is there."""
@@ -191,56 +183,13 @@ def _write(sock: socket.socket, head: str, body: bytes | Span | Iterable[bytes] 
     sock.sendall(b"0\r\n\r\n")
 
 
-def _receive(
-    response: http.client.HTTPResponse,
-    sock: socket.socket,
-    deadline: float,
-    limit_bytes: int | None,
-    sink: BinaryIO | None,
-) -> Answer:
-    stream_to = sink if response.status in _OK else None
-    kept: list[bytes] = []
-    received = 0
-    for piece in _pieces(response, sock, deadline):
-        received += len(piece)
-        if limit_bytes is not None and received > limit_bytes:
-            raise http.client.HTTPException(f"its answer is larger than {limit_bytes} bytes")
-        if stream_to is None:
-            kept.append(piece)
-        else:
-            stream_to.write(piece)
-    return Answer(response.status, _headers(response), b"".join(kept))
-
-
-def _headers(response: http.client.HTTPResponse) -> dict[str, str]:
-    return {name.lower(): value for name, value in response.getheaders()}
-
-
-def _pieces(response: http.client.HTTPResponse, sock: socket.socket, deadline: float) -> Iterator[bytes]:
-    """The body as it comes. Raises TimeoutError, OSError, HTTPException."""
-    received, length = 0, response.length
-    while piece := _piece(response, None if length is None else length - received):
-        received += len(piece)
-        yield piece
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        sock.settimeout(remaining)
-
-
-def _piece(response: http.client.HTTPResponse, missing: int | None) -> bytes:
-    """What of the body has arrived, empty at its end; *missing* of it are known to come.
-
-    Versions of Python differ in whether read1 counts down by itself.
-    """
-    if missing is None:
-        return response.read1(_PIECE_BYTES)
-    if missing == 0:
-        return b""
-    piece = response.read1(min(_PIECE_BYTES, missing))
-    if not piece:
-        raise http.client.IncompleteRead(b"", missing)
-    return piece
+def _receive(sock: socket.socket, reply: Reply, deadline: float) -> None:
+    """Wait for more of *reply*. Raises TimeoutError, OSError, NoAnswer."""
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    sock.settimeout(remaining)
+    reply.feed(sock.recv(_PIECE_BYTES))
 
 
 @contextmanager
@@ -250,7 +199,7 @@ def _restated(timeout_seconds: float) -> Iterator[None]:
         yield
     except TimeoutError as exc:
         raise TimedOut(f"no answer within {timeout_seconds:g} s") from exc
-    except (OSError, http.client.HTTPException) as exc:
+    except OSError as exc:
         raise NoAnswer(str(exc) or type(exc).__name__) from exc
 
 

@@ -76,6 +76,12 @@ class _EndpointRun:
         """True once the endpoint is to be deleted."""
         return self._facts() is None
 
+    def check_called_off(self) -> None:
+        """Raise NotHealthy with the reason for which somebody wants the update taken back (updates.call_off)."""
+        facts = self._facts() or {}
+        if reason := facts.get("pending", {}).get("called_off"):
+            raise NotHealthy(reason)
+
     def container(self, variant: Document) -> ServingContainer:
         """A container for *variant*, not yet started."""
         folder = self._folder / _folder_name(variant)
@@ -225,11 +231,16 @@ class _Fleet:
         return {variant.folder_name: variant.container.address for variant in self._variants}
 
     def bake(self, seconds: float) -> None:
-        """Let *seconds* pass. Raises NotHealthy as soon as a container is lost, GivenUp if the endpoint is over."""
-        baking = [self._threads.submit(variant.bake, seconds) for variant in self._variants]
-        done, _ = wait(baking, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
+        """Let *seconds* pass.
+
+        Raises NotHealthy as soon as a container is lost or the update is called off, GivenUp if the endpoint is over.
+        """
+        baking = {self._threads.submit(variant.bake, seconds) for variant in self._variants}
+        while baking:
+            done, baking = wait(baking, _LOOK_SECONDS, FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            self._run.check_called_off()
         if self.is_over():
             raise GivenUp
 

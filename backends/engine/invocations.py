@@ -7,13 +7,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from backends.engine import routing
-from backends.engine.exchange import Answer, Arriving, Exchange, NoAnswer, TimedOut
+from backends.engine.exchange import Arriving, Exchange
 from backends.engine.hosting import PAYLOAD_LIMIT_BYTES, SERVERLESS_PAYLOAD_LIMIT_BYTES, SERVING
+from backends.engine.reply import Answer, NoAnswer, TimedOut
 from backends.engine.runners import Address
 from backends.engine.settings import ACCOUNT
 from backends.engine.site import ENDPOINT, Site
 from backends.engine.slots import NoSlot, Slots
 from backends.engine.state import Document, Resource
+from backends.naming import partition_of
 from backends.sagemaker.readings import ServiceError
 
 _OK = range(200, 300)
@@ -111,7 +113,7 @@ class Invocation:
             status=424,
             OriginalStatusCode=status,
             OriginalMessage=body,
-            LogStreamArn=f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}",
+            LogStreamArn=f"arn:{partition_of(region).name}:logs:{region}:{ACCOUNT}:log-group:{group}",
         )
 
 

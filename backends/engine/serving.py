@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.engine import archives, channels, layout
-from backends.engine.exchange import Exchange, NoAnswer
+from backends.engine.exchange import Exchange
 from backends.engine.logs import tail
+from backends.engine.reply import NoAnswer
 from backends.engine.runners import Address, Program, RunnerFailed, Running
 from backends.engine.site import Site
 from backends.engine.state import Document

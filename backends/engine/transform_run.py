@@ -21,11 +21,12 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 
 from backends.engine import channels, layout, records
-from backends.engine.exchange import Answer, Exchange, NoAnswer
+from backends.engine.exchange import Exchange
 from backends.engine.filters import DataProcessing
 from backends.engine.logs import masked
 from backends.engine.records import Batch, Packing, Span
 from backends.engine.relay import Relay
+from backends.engine.reply import Answer, NoAnswer
 from backends.engine.runners import ImageMissing, RunnerFailed
 from backends.engine.serving import GivenUp, NotHealthy, ServingContainer
 from backends.engine.site import ENDED, Site

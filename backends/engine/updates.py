@@ -78,6 +78,20 @@ def update_weights(site: Site, request: Document) -> Document:
     return _begin(site, endpoint, change)
 
 
+def call_off(site: Site, name: str, reason: str) -> bool:
+    """Have the update of endpoint *name* taken back if it bakes; whether it does."""
+
+    def change(facts: Document) -> bool:
+        if facts.get("pending", {}).get("stage") != "Baking":
+            return False
+        facts["pending"]["called_off"] = reason
+        return True
+
+    endpoint = site.state.find(ENDPOINT, name)
+    facts = site.state.edit(endpoint, change) if endpoint else None
+    return "called_off" in (facts or {}).get("pending", {})
+
+
 def _check_deployment(deployment: Document, variants: list[Document]) -> None:
     """Refuse sizes of a canary or a step that SageMaker documents as too large, or that are missing."""
     routing = deployment.get("BlueGreenUpdatePolicy", {}).get("TrafficRoutingConfiguration", {})

@@ -20,6 +20,8 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qsl
 
+from backends.naming import partition_of
+
 Headers = tuple[tuple[str, str], ...]
 
 # They speak of one connection, not of the request; RFC 9110, section 7.6.1.
@@ -92,7 +94,7 @@ class Api:
     @property
     def domain_name(self) -> str:
         """The host name AWS would have given the API."""
-        return f"{self.api_id}.execute-api.{self.region}.amazonaws.com"
+        return f"{self.api_id}.execute-api.{self.region}.{partition_of(self.region).domain}"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from types import MappingProxyType
 from typing import IO, Any
 
 from backends.gateway import worker
+from backends.naming import partition_of
 
 logger = logging.getLogger("greenroom.function")
 
@@ -111,7 +112,7 @@ class FunctionSettings:
     @property
     def arn(self) -> str:
         """The function's ARN."""
-        return f"arn:aws:lambda:{self.region}:{self.account_id}:function:{self.name}"
+        return f"arn:{partition_of(self.region).name}:lambda:{self.region}:{self.account_id}:function:{self.name}"
 
     def bundle_version(self) -> BundleVersion:
         """What tells the bundle's files from what they were before they were edited."""

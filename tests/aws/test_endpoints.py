@@ -4,6 +4,7 @@ moto's validation of Application Auto Scaling and CloudWatch is not ours. Real A
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,6 +20,7 @@ from backends.engine import Engine
 from backends.errors import BackendError, JobFailed
 from backends.local.backend import ROLE_ARN, engine_settings
 from backends.specs import Canary, EndpointSpec, ModelSpec, Scaling, Serverless, Variant
+from backends.waiting import wait_until
 from tests.archives import archive
 from tests.conformance.rigs import PROBE
 from tests.emulator import serving
@@ -165,6 +167,24 @@ def test_alarms_watch_a_canary(backend: Backend, moto: str, engine: Engine, spec
     assert not endpoints.deploy(newer)
     assert alarms(moto) == []
     endpoints.delete(spec.name)  # Alarms that are gone already are no error.
+
+
+def test_an_alarm_takes_a_canary_back(backend: Backend, moto: str, spec: EndpointSpec) -> None:
+    """It goes off in the other server while the canary bakes, which would last for minutes; the old model is back."""
+    endpoints = backend.endpoints
+    tried = replace(spec, canary=Canary(percent=50, wait_seconds=600))
+    endpoints.deploy(tried, timeout_seconds=LIMIT_SECONDS)
+    newer = changed(tried, model=ModelSpec(image="probe", artifact_uri="s3://bucket/2.tar.gz"))
+    with ThreadPoolExecutor(1) as pool:
+        change = pool.submit(endpoints.deploy, newer, timeout_seconds=LIMIT_SECONDS)
+        wait_until(lambda: len(alarms(moto)), (2).__eq__, what="both alarms", timeout_seconds=LIMIT_SECONDS)
+        alarm = f"greenroom/{spec.name}/AllTraffic/latency"
+        client("cloudwatch", moto).set_alarm_state(AlarmName=alarm, StateValue="ALARM", StateReason="a rehearsal")
+        with pytest.raises(JobFailed, match=f"Alarms in ALARM while it baked: {alarm}$"):
+            change.result()
+    assert {endpoints.invoke(spec.name, b"model").body for _ in range(20)} == {b"1"}
+    assert alarms(moto) == []
+    endpoints.delete(spec.name)
 
 
 def test_a_change_that_is_refused_leaves_no_alarm(backend: Backend, moto: str, spec: EndpointSpec) -> None:

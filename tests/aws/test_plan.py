@@ -15,12 +15,25 @@ from cfnlint.decode import cfn_yaml
 
 import backends.aws
 from backends.aws.buckets import Bucket
-from backends.aws.costs import AT_MOST, HOUR, REQUESTS, by_use, load_prices, planned, shown, total
+from backends.aws.costs import (
+    AT_MOST,
+    GB,
+    GB_MONTH,
+    HOUR,
+    REQUESTS,
+    REQUESTS_AT_MOST,
+    by_use,
+    load_prices,
+    planned,
+    shown,
+    total,
+)
 from backends.aws.webstack import TEMPLATE
 from backends.errors import BackendError, InvalidSpec
 from backends.specs import Request
-from tests.aws.commands import Commands, recording
+from tests.aws.commands import Commands
 from tests.aws.conftest import client
+from tests.aws.record import recording
 
 BUCKET = "greenroom-123456789012-us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/greenroom/sentiment-us-east-1"
@@ -158,6 +171,17 @@ def test_a_serverless_endpoint_costs_nothing_while_it_waits() -> None:
     assert total([item]) == 0
 
 
+def test_what_is_provisioned_bills_while_it_waits() -> None:
+    """By the hour, at a price that no source tells; requests to it have a price of their own."""
+    serverless = {"MemorySizeInMB": 2048, "MaxConcurrency": 5, "ProvisionedConcurrency": 2}
+    variant = {"VariantName": "a", "ModelName": "m", "ServerlessConfig": serverless}
+    config = {"EndpointConfigName": "e", "ProductionVariants": [variant]}
+    (item,) = planned([Request("CreateEndpointConfig", config)], "us-east-1")
+    assert str(item) == (
+        "endpoint e (serverless, 2048 MB, 2 always up): unknown per hour; unknown per 1,000 requests of 100 ms"
+    )
+
+
 def test_scaling_is_priced_at_its_most() -> None:
     """By the type of the variant that it scales; what is up by the hour stands in the configuration's own line."""
     endpoint = {"ResourceId": "endpoint/e/variant/a", "MinCapacity": 2, "MaxCapacity": 4}
@@ -176,13 +200,14 @@ def test_alarms_are_in_the_plan() -> None:
 
 
 def test_what_bills_by_use_is_said_of_the_page() -> None:
-    """The rest of its stack costs next to nothing; CloudFront's prices are not known."""
+    """The rest of its stack costs next to nothing."""
     template: Any = cfn_yaml.load(str(TEMPLATE))
     resources = {name: resource["Type"] for name, resource in template["Resources"].items()}
     assert {item.name: item.prices for item in by_use(resources, "us-east-1")} == {
         "Api": {REQUESTS: Decimal("0.001")},
-        "Distribution": {REQUESTS: None, "GB": None},
+        "Distribution": {REQUESTS_AT_MOST: Decimal("0.0012"), GB: Decimal("0.085")},
         "Function": {REQUESTS: Decimal("0.0002"), "GB-second": Decimal("0.00001667")},
+        "FunctionLogs": {f"{GB} written": Decimal("0.50"), GB_MONTH: Decimal("0.03")},
     }
 
 
@@ -191,6 +216,14 @@ def test_small_prices_are_not_rounded_to_nothing() -> None:
     assert [shown(Decimal(usd)) for usd in ("0", "0.0000001", "0.115", "12")] == [
         *("0 USD", "less than 0.000001 USD", "0.115 USD", "12 USD")
     ]
+
+
+def test_the_days_are_those_of_the_regions_prices() -> None:
+    """What was read long ago of another region says nothing of this one."""
+    prices = load_prices()
+    assert prices.read(["us-east-1"]) == "2025-10-28 to 2026-11-25"
+    assert prices.read(["us-east-1", "eu-central-1"]).startswith("2021-11-02")
+    assert prices.read(["mars-1"])  # CloudFront's are the same everywhere.
 
 
 def test_every_price_says_where_it_is_from() -> None:

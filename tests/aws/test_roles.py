@@ -3,14 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
 
 from backends.aws.roles import ExecutionRole, is_made_here
-from tests.aws.commands import recording
 from tests.aws.conftest import client
+from tests.aws.record import recording
+from tests.policies import Call, allows
 
 ACCOUNT = "123456789012"
 IMAGE = f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/team/sentiment:tag"
@@ -24,14 +24,6 @@ ROLE = ExecutionRole(
     image=IMAGE,
     tags={"greenroom:application": "app"},
 )
-
-
-def allows(role: ExecutionRole, action: str, resource: str) -> bool:
-    """IAM's own reading of the policy, but for its conditions."""
-    return any(
-        action in statement["Action"] and any(fnmatchcase(resource, pattern) for pattern in statement["Resource"])
-        for statement in role.policy["Statement"]
-    )
 
 
 @pytest.mark.parametrize(
@@ -63,19 +55,39 @@ def allows(role: ExecutionRole, action: str, resource: str) -> bool:
         ("cloudwatch:DescribeAlarms", f"{ALARMS}:greenroom/app/AllTraffic/errors", True),
         ("cloudwatch:DescribeAlarms", f"{ALARMS}:greenroom/other/AllTraffic/errors", False),
         ("cloudwatch:DescribeAlarms", f"{ALARMS}:bill", False),
+        ("logs:CreateLogGroup", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/TrainingJobs:*", True),
+        ("logs:CreateLogGroup", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/Endpoints/app:*", True),
+        ("logs:DescribeLogStreams", f"arn:aws:logs:us-east-1:{ACCOUNT}:log-group:/aws/sagemaker/Endpoints/b:*", False),
         ("iam:PassRole", ROLE.arn, False),
         ("sagemaker:CreateTrainingJob", "*", False),
     ],
 )
 def test_it_may_do_what_jobs_need_and_no_more(action: str, resource: str, *, is_allowed: bool) -> None:
     """Its own prefixes, its image, its logs."""
-    assert allows(ROLE, action, resource) is is_allowed
+    assert allows(ROLE.policy, Call(action, resource)) is is_allowed
 
 
-def test_listing_is_confined_to_the_prefix() -> None:
+@pytest.mark.parametrize(("prefix", "is_allowed"), [("app/data/", True), ("application/", False), ("", False)])
+def test_listing_is_confined_to_the_prefix(prefix: str, *, is_allowed: bool) -> None:
     """What else is in the bucket has names, too."""
-    (listing,) = [one for one in ROLE.policy["Statement"] if "s3:ListBucket" in one["Action"]]
-    assert listing["Condition"] == {"StringLike": {"s3:prefix": ["app/*"]}}
+    listing = Call("s3:ListBucket", "arn:aws:s3:::bucket", {"s3:prefix": prefix})
+    assert allows(ROLE.policy, listing) is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("region", "partition", "domain"),
+    [("cn-north-1", "aws-cn", "amazonaws.com.cn"), ("us-gov-west-1", "aws-us-gov", "amazonaws.com")],
+)
+def test_another_partition_has_its_own_arns(region: str, partition: str, domain: str) -> None:
+    """The role's, and each in its policy; its image is known by that partition's hosts."""
+    image = f"{ACCOUNT}.dkr.ecr.{region}.{domain}/team/sentiment:tag"
+    role = replace(ROLE, region=region, image=image)
+    assert role.arn == f"arn:{partition}:iam::{ACCOUNT}:role/greenroom/app-{region}"
+    arns = [arn for statement in role.policy["Statement"] for arn in statement["Resource"] if arn != "*"]
+    assert {arn.split(":")[1] for arn in arns} == {partition}
+    assert allows(
+        role.policy, Call("ecr:BatchGetImage", f"arn:{partition}:ecr:{region}:{ACCOUNT}:repository/team/sentiment")
+    )
 
 
 def test_an_image_elsewhere_needs_no_permission() -> None:

@@ -17,12 +17,15 @@ MINE = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3
 TAGS = [{"Key": "greenroom:application", "Value": "sentiment"}]
 
 
-def deploy(name: str, region: str, *, tags: list[dict[str, str]] = TAGS) -> Any:
-    """An endpoint of two instances; the client that made it."""
+INSTANCES = {"InitialInstanceCount": 2, "InstanceType": "ml.m5.large"}
+
+
+def deploy(name: str, region: str, *, tags: list[dict[str, str]] = TAGS, capacity: dict[str, Any] = INSTANCES) -> Any:
+    """An endpoint, of two instances unless told otherwise; the client that made it."""
     sagemaker = client("sagemaker", region)
     role = "arn:aws:iam::123456789012:role/any"
     sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": "image"}, ExecutionRoleArn=role, Tags=tags)
-    variant = {"VariantName": "a", "ModelName": name, "InitialInstanceCount": 2, "InstanceType": "ml.m5.large"}
+    variant = {"VariantName": "a", "ModelName": name, **capacity}
     sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], Tags=tags)
     sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name, Tags=tags)
     return sagemaker
@@ -40,6 +43,15 @@ def test_endpoints_are_found_wherever_they_are(sentiment: Commands) -> None:
     table = sentiment.done("costs").stdout
     assert "eu-west-1  endpoint sentiment-2 (2 ml.m5.large): unknown per hour" in table
     assert "0.23 USD by the hour, and 1 of unknown price" in table
+
+
+def test_what_is_provisioned_is_listed_as_what_bills(sentiment: Commands) -> None:
+    """A serverless endpoint that waits costs nothing; with containers that are always up it does."""
+    for name, more in (("sentiment-1", {}), ("sentiment-2", {"ProvisionedConcurrency": 1})):
+        serverless = {"MemorySizeInMB": 1024, "MaxConcurrency": 2, **more}
+        deploy(name, HOME, capacity={"ServerlessConfig": serverless})
+    found = sentiment.json("costs")
+    assert (found["usd_per_hour"], found["without_price"]) == ("0", ["sentiment-2"])
 
 
 def test_a_bucket_is_found_once_with_its_size(sentiment: Commands) -> None:
@@ -88,14 +100,14 @@ def test_a_destroy_leaves_nothing(sentiment: Commands) -> None:
     logs.create_log_group(logGroupName="/aws/sagemaker/TrainingJobs")
     for stream in ("sentiment-train-1/algo-1", "somebodys/algo-1"):
         logs.create_log_stream(logGroupName="/aws/sagemaker/TrainingJobs", logStreamName=stream)
-    for group in ("sentiment-1", "somebodys"):
+    for group in ("sentiment", "sentiment-1", "sentiments", "somebodys"):
         logs.create_log_group(logGroupName=f"/aws/sagemaker/Endpoints/{group}")
     removed = sentiment.json("destroy", "--yes")
     assert removed["kept"] == []
     assert sentiment.json("costs")["up"] == []
     assert (s3.list_buckets()["Buckets"], iam.list_roles()["Roles"]) == ([], [])
     assert [group["logGroupName"].rpartition("/")[2] for group in logs.describe_log_groups()["logGroups"]] == [
-        *("somebodys", "TrainingJobs")
+        *("sentiments", "somebodys", "TrainingJobs")
     ]
     streams = logs.describe_log_streams(logGroupName="/aws/sagemaker/TrainingJobs")["logStreams"]
     assert [stream["logStreamName"] for stream in streams] == ["somebodys/algo-1"]

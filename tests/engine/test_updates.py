@@ -289,6 +289,19 @@ def test_a_canary_that_is_lost_is_taken_back(stage: Stage, endpoint: str) -> Non
     assert answers(stage, endpoint, 60).keys() == {"1"}
 
 
+def test_an_update_that_bakes_can_be_called_off(stage: Stage, endpoint: str) -> None:
+    """For the reason that is given, as an alarm does on SageMaker; what does not bake goes on."""
+    assert not stage.engine.call_off(endpoint, "no update")
+    assert not stage.engine.call_off("no-such", "no endpoint")
+    begin(
+        stage, endpoint, configure(stage, f"{endpoint}-2", version="2"), routing("CANARY", 600, CanarySize=percent(50))
+    )
+    assert stage.engine.call_off(endpoint, "too many errors")
+    described = stage.settled(endpoint)
+    assert (described["EndpointConfigName"], described["FailureReason"]) == (f"{endpoint}-1", "too many errors")
+    assert answers(stage, endpoint, 60).keys() == {"1"}
+
+
 def test_traffic_may_move_in_steps(stage: Stage, endpoint: str) -> None:
     """LINEAR: half of it, then all; the old containers stay for the time asked for."""
     config = configure(stage, f"{endpoint}-2", version="2")

@@ -63,6 +63,13 @@ def put(ecr: Any, name: str, tag: str) -> None:
     ecr.put_image(repositoryName=name, imageTag=tag, imageManifest=json.dumps(_MANIFEST))
 
 
+def test_chinas_registry_is_at_an_address_of_its_own() -> None:
+    """As ECR says in ``repositoryUri``."""
+    china = AwsAccount(BackendConfig(backend="aws", region="cn-north-1"))
+    repository = ImageRepository(china, "app", TAGS, account_id="123456789012")
+    assert repository.uri("1") == "123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn/app:1"
+
+
 def test_a_repository_is_made_once(account: AwsAccount, ecr: Any, name: str) -> None:
     """Scanned at each push, tags that stay where they are, few images kept, and the application's tag on it."""
     repository = ImageRepository(account, name, TAGS)

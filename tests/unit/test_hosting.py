@@ -18,8 +18,8 @@ def test_serverless_is_the_default() -> None:
     """It costs nothing while nobody asks."""
     spec = Hosting().spec("n", MODEL, tags={"a": "b"})
     assert (variant(spec).serverless, spec.canary, spec.tags) == (Serverless(), None, {"a": "b"})
-    spec = Hosting(memory_mb=4096, concurrency=20).spec("n", MODEL, tags={})
-    assert variant(spec).serverless == Serverless(memory_mb=4096, max_concurrency=20)
+    spec = Hosting(memory_mb=4096, concurrency=20, provisioned_concurrency=2).spec("n", MODEL, tags={})
+    assert variant(spec).serverless == Serverless(memory_mb=4096, max_concurrency=20, provisioned_concurrency=2)
 
 
 def test_real_time_is_instances() -> None:
@@ -48,6 +48,7 @@ def test_real_time_is_instances() -> None:
         ({"canary": "10"}, "--canary is for real-time"),
         ({"real_time": True, "memory_mb": 1024}, "--memory is for serverless endpoints.*--serverless"),
         ({"real_time": True, "concurrency": 5}, "--concurrency is for serverless"),
+        ({"real_time": True, "provisioned_concurrency": 1}, "--provisioned-concurrency is for serverless"),
         ({"real_time": True, "autoscale": "4"}, "such as 1:4"),
         ({"real_time": True, "canary": "a tenth"}, "such as 10"),
         ({"real_time": True, "canary": "10:"}, "such as 10"),

@@ -1,9 +1,12 @@
+from typing import Any
+
+import botocore.session
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.errors import InvalidSpec
-from backends.naming import arn, check_name, fresh_name, join_uri, split_uri
+from backends.naming import Partition, arn, check_name, fresh_name, join_uri, partition_of, split_uri
 
 
 def test_the_arn_is_lower_cased() -> None:
@@ -11,6 +14,20 @@ def test_the_arn_is_lower_cased() -> None:
     assert arn("eu-west-1", "123456789012", "endpoint", "DEMO-x") == (
         "arn:aws:sagemaker:eu-west-1:123456789012:endpoint/demo-x"
     )
+
+
+def test_every_region_is_in_the_partition_that_botocore_says() -> None:
+    """With that partition's name in ARNs, and the end of its hosts' names."""
+    data: Any = botocore.session.get_session().get_data("partitions")
+    regions = 0
+    for partition in data["partitions"]:
+        found = Partition(partition["id"], partition["outputs"]["dnsSuffix"])
+        for region in partition["regions"]:
+            if not region.endswith("-global"):
+                assert partition_of(region) == found, region
+                regions += 1
+    assert regions > 40
+    assert arn("cn-north-1", "123456789012", "model", "m") == "arn:aws-cn:sagemaker:cn-north-1:123456789012:model/m"
 
 
 @given(st.text(max_size=70))

@@ -204,6 +204,15 @@ def test_a_change_set_is_shown_and_the_code_waits(account: StubbedAccount, stack
     assert store.get(uri) == found.code[uri]
 
 
+@pytest.mark.parametrize("region", ["us-gov-west-1", "cn-north-1"])
+def test_a_page_where_cloudfront_cannot_serve_it_is_refused(region: str) -> None:
+    """Before anything is asked of AWS."""
+    account = AwsAccount(BackendConfig(backend="aws", region=region))
+    stack = WebStack(account, MemoryStore(), NAME, say=print)
+    with pytest.raises(NotSupported, match=f"no page for {region}"):
+        stack.prepare(PARAMETERS, tags=TAGS, function=HANDLER, code_uri="s3://bucket/code")
+
+
 @pytest.mark.parametrize(
     "reason",
     [

@@ -7,8 +7,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from backends.aws.account import AwsAccount
+from backends.aws.webstack import WebStack
+from backends.config import BackendConfig
+from backends.memory import MemoryStore
 from sentiment.bundle import CONTAINER
 from sentiment.settings import IMAGE
+from sentiment.webtier import STACK
+from tests.aws.commands import Commands, user_of_aws
 from tests.e2e.conftest import Shell, served_page
 from tests.emulator import served
 from tests.peers import client, peer
@@ -34,6 +42,44 @@ def ask(url: str, host: str = "") -> Any:
     request = urllib.request.Request(f"{url}/predict", b'{"text": "a good film"}', headers)  # noqa: S310  our own server
     with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
         return json.load(answer)
+
+
+def let_the_hour_pass(url: str, cloud: str) -> None:
+    """What the day after finds: AWS has deleted the endpoint, and the schedule is over."""
+    sagemaker = client("sagemaker", url)
+    sagemaker.delete_endpoint(EndpointName="sentiment")
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="sentiment", WaiterConfig={"Delay": 1})
+    account = AwsAccount(BackendConfig(backend="aws", endpoint_url=cloud))
+    stack = WebStack(account, MemoryStore(), STACK, say=print)
+    stack.apply(stack.prepare({"Expires": "2020-01-01T00:00:00"}, tags={}))
+
+
+def test_an_hour_that_is_over_is_in_nobodys_way_ministack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment brings the endpoint back, with another hour or none; the next page has no schedule any more."""
+    user_of_aws(monkeypatch, tmp_path)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with peer("ministack", tmp_path) as cloud:
+        (folder / "greenroom.toml").write_text(f'endpoint_url = "{cloud}"\n[images]\n"{IMAGE}" = "{CONTAINER}"\n')
+        with served(folder, "--upstream", cloud) as (url, _):
+            sentiment, scheduler = (
+                Commands(tmp_path, "--backend", "aws", "--endpoint-url", url),
+                client("scheduler", cloud),
+            )
+            sentiment.done("run", "--source", sentiment.source)
+            sentiment.done("deploy", "--ttl", "2h", "--yes")
+            let_the_hour_pass(url, cloud)
+            assert "expires" not in sentiment.json("deploy", "--yes")
+            (schedule,) = scheduler.list_schedules()["Schedules"]
+            assert schedule["Name"] == f"{STACK}-2020-01-01T00-00-00"
+            ends = sentiment.json("deploy", "--ttl", "3h", "--yes")["expires"]
+            (schedule,) = scheduler.list_schedules()["Schedules"]
+            assert schedule["Name"] == f"{STACK}-{ends.removesuffix('Z').replace(':', '-')}"
+            let_the_hour_pass(url, cloud)
+            sentiment.done("deploy", "--yes")
+            assert sentiment.json("web", "--yes")["expires"] == ""
+            assert scheduler.list_schedules()["Schedules"] == []
+            sentiment.done("destroy", "--yes")
 
 
 def test_the_page_goes_up_and_comes_down_ministack(tmp_path: Path) -> None:

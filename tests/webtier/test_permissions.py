@@ -3,6 +3,7 @@
 The first is recorded. The second no server at hand shows: CloudFormation makes the resources in the caller's name. It
 is read out of the schemas that AWS publishes of the resource types, as cfn-lint carries them: what their handlers for
 making, reading, changing and deleting need, but for that which belongs to properties that the template has not got.
+On which resources stands in the Service Authorization Reference; their ARNs are those that CloudFormation would give.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
 from backends.aws.webstack import TEMPLATE
 from backends.config import load_config
+from backends.engine.settings import ACCOUNT
 from sentiment.bundle import CONTAINER
 from sentiment.production import callers_policy
 from sentiment.settings import IMAGE
-from tests.aws.commands import Commands, recording, user_of_aws
+from tests.aws.commands import Commands, user_of_aws
+from tests.aws.record import recording, resource_types
 from tests.emulator import served
 from tests.peers import client, peer
+from tests.policies import Call, allows, covers, elsewhere
 
 REGION = "us-east-1"
 HANDLERS = {"create", "read", "update", "delete"}
@@ -118,15 +122,53 @@ ONLY_FOR: dict[str, dict[str, set[str]]] = {
 }
 
 
-def granted(*, web: bool, in_the_callers_name: bool = False) -> set[str]:
-    """The actions of the policy's statements, those of CloudFormation apart from the commands' own."""
-    statements = callers_policy(load_config(backend="aws"), web=web)["Statement"]
-    return {
-        action
-        for statement in statements
-        for action in statement["Action"]
-        if (CALLED_VIA in statement.get("Condition", {}).get("StringEquals", ())) is in_the_callers_name
-    }
+# What of the stack has a name before or while it is made, by the type of resource.
+NAMED = {
+    "apigateway:api": ["apigateway:us-east-1::/apis/a"],
+    "apigateway:apis": ["apigateway:us-east-1::/apis"],
+    "apigateway:integration": ["apigateway:us-east-1::/apis/a/integrations/i"],
+    "apigateway:route": ["apigateway:us-east-1::/apis/a/routes/r"],
+    "apigateway:stage": ["apigateway:us-east-1::/apis/a/stages/$default"],
+    "apigateway:tags": ["apigateway:us-east-1::/tags/arn%3Aaws%3Aapigateway%3Aus-east-1%3A%3A%2Fapis%2Fa"],
+    "cloudfront:cache-policy": [f"cloudfront::{ACCOUNT}:cache-policy/c"],
+    "cloudfront:distribution": [f"cloudfront::{ACCOUNT}:distribution/D"],
+    "cloudfront:origin-access-control": [f"cloudfront::{ACCOUNT}:origin-access-control/o"],
+    "cloudfront:response-headers-policy": [f"cloudfront::{ACCOUNT}:response-headers-policy/r"],
+    "iam:role": [f"iam::{ACCOUNT}:role/sentiment-web-FunctionRole-1A"],
+    "lambda:function": [f"lambda:us-east-1:{ACCOUNT}:function:sentiment-web-Function-1A"],
+    "logs:log-group": [f"logs:us-east-1:{ACCOUNT}:log-group:sentiment-web-FunctionLogs-1A:*"],
+    "s3:bucket": ["s3:::sentiment-web-pagebucket-1a"],
+    "s3:object": [
+        "s3:::sentiment-web-pagebucket-1a/index.html",
+        f"s3:::greenroom-{ACCOUNT}-us-east-1/sentiment/functions/1.zip",
+    ],
+    "scheduler:schedule": [f"scheduler:us-east-1:{ACCOUNT}:schedule/default/sentiment-web-Expiry-1A"],
+}
+# Of which the reference does not say.
+NOT_IN_THE_REFERENCE = {
+    "apigateway:TagResource",
+    "apigateway:UntagResource",
+    "cloudfront:CreateDistributionWithTags",
+    "lambda:AssociateRuntimeAlias",
+    "s3:DeleteBucketTagging",
+}
+
+
+def policy(*, web: bool, in_the_callers_name: bool | None = None) -> dict[str, Any]:
+    """The whole policy of the emulator's account; or CloudFormation's statements alone, or the commands' own."""
+    found: dict[str, Any] = callers_policy(load_config(backend="aws", expected_account=ACCOUNT), web=web)
+    statements = [
+        statement
+        for statement in found["Statement"]
+        if in_the_callers_name is None
+        or (CALLED_VIA in statement.get("Condition", {}).get("StringEquals", ())) is in_the_callers_name
+    ]
+    return found | {"Statement": statements}
+
+
+def granted(policy: dict[str, Any]) -> set[str]:
+    """Its actions."""
+    return {action for statement in policy["Statement"] for action in statement["Action"]}
 
 
 def test_what_the_commands_ask_is_granted_and_nothing_else_ministack(
@@ -138,22 +180,29 @@ def test_what_the_commands_ask_is_granted_and_nothing_else_ministack(
     folder.mkdir()
     with peer("ministack", tmp_path) as cloud:
         (folder / "greenroom.toml").write_text(f'endpoint_url = "{cloud}"\n[images]\n"{IMAGE}" = "{CONTAINER}"\n')
-        with served(folder, "--upstream", cloud) as (url, _), recording() as record:
+        with served(folder, "--upstream", cloud) as (url, _), recording(ACCOUNT) as record:
             sentiment = Commands(tmp_path, "--backend", "aws", "--endpoint-url", url)
             sentiment.done("run", "--source", sentiment.source)
             sentiment.done("deploy", "--ttl", "2h", "--yes")
             assert "billed by use: Lambda Function: 0.0002 USD" in sentiment.done("web", "--yes").stderr
-            (page,) = record.buckets.keys() - {"greenroom-000000000000-us-east-1"}
-            assert page.startswith("sentiment-web-")  # By which the policy knows it.
+            arns = {call.resource.partition("/")[0] for call in record.calls if call.action.startswith("s3:")}
+            (page,) = {arn.rpartition(":")[2] for arn in arns} - {f"greenroom-{ACCOUNT}-us-east-1"}
             client("s3", cloud).put_object(Bucket=page, Key="old.js", Body=b"")
             sentiment.done("web", "--yes")
             sentiment.done("web", "--ttl", "0", "--yes")
             sentiment.done("destroy", "--yes")
-    assert record.actions - granted(web=False) | record.buckets[page] == granted(web=True)
+    usual, own = policy(web=False), policy(web=True, in_the_callers_name=False)
+    beyond = [call for call in record.calls if not allows(usual, call)]
+    assert [call for call in beyond if not allows(own, call)] == []
+    assert granted(own) == {call.action for call in beyond}
+    patterns = [pattern for statement in own["Statement"] for pattern in statement["Resource"]]
+    assert [pattern for pattern in patterns if not any(covers(pattern, call.resource) for call in beyond)] == []
+    assert [twin for call in beyond for twin in elsewhere(call) if allows(own, twin) or allows(usual, twin)] == []
 
 
-def test_what_cloudformation_asks_is_granted_and_nothing_else() -> None:
-    """In the caller's name, so the caller's policy has to have it; only through CloudFormation."""
+@pytest.fixture(scope="module")
+def in_the_callers_name() -> set[str]:
+    """The actions that CloudFormation needs for what is in the template."""
     asked: set[str] = set()
     resources: dict[str, Any] = cfn_yaml.load(str(TEMPLATE))["Resources"]
     for kind in {resource["Type"] for resource in resources.values()}:
@@ -167,7 +216,27 @@ def test_what_cloudformation_asks_is_granted_and_nothing_else() -> None:
             if name not in used:
                 needed -= actions
         asked |= needed
-    assert granted(web=True, in_the_callers_name=True) == asked
+    return asked
+
+
+def test_what_cloudformation_asks_is_granted_and_nothing_else(in_the_callers_name: set[str]) -> None:
+    """In the caller's name, so the caller's policy has to have it; only through CloudFormation."""
+    assert granted(policy(web=True, in_the_callers_name=True)) == in_the_callers_name
+
+
+def test_cloudformation_may_do_it_to_what_is_the_stacks(in_the_callers_name: set[str]) -> None:
+    """And to nothing of another name or account; what has no name, by the account."""
+    whole = policy(web=True)
+    for action in in_the_callers_name - NOT_IN_THE_REFERENCE:
+        types = [kind for kind in resource_types(action) if kind in NAMED]
+        named = [[f"arn:aws:{arn}" for arn in NAMED[kind]] for kind in types] or [["*"]]
+        for arns in named:
+            context = {CALLED_VIA: "cloudformation.amazonaws.com", "iam:PassedToService": "lambda.amazonaws.com"}
+            calls = [Call(action, arn, context) for arn in arns]
+            assert any(allows(whole, call) for call in calls), (action, arns)
+            if action not in granted(policy(web=True, in_the_callers_name=False)):
+                assert not any(allows(whole, Call(action, arn)) for arn in arns), action
+            assert [twin for call in calls for twin in elsewhere(call) if allows(whole, twin)] == []
 
 
 def names(part: Any) -> Iterator[str]:

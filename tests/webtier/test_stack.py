@@ -210,6 +210,18 @@ def test_the_schedule_deletes_the_endpoint(place: Place, stack: WebStack) -> Non
     assert json.loads(found["Target"]["Input"]) == {"EndpointName": "first"}
 
 
+@pytest.mark.differs("localstack", reason="what replaces a resource is not listed as the stack's")
+def test_another_hour_is_another_schedule(place: Place, stack: WebStack) -> None:
+    """The old one goes as it is: were it changed, a change that fails would put a time that is over back."""
+    place.require("AWS::Scheduler::Schedule")
+    deploy(stack, Expires="2020-01-01T00:00:00")
+    before = resource(place, "Expiry")
+    deploy(stack, Expires=EXPIRES)
+    (schedule,) = place.client("scheduler").list_schedules()["Schedules"]
+    assert schedule["Name"] == f"{NAME}-2099-01-01T00-00-00" == resource(place, "Expiry").rpartition("/")[2]
+    assert before != resource(place, "Expiry")
+
+
 @pytest.mark.differs("localstack", reason="a resource whose condition became false: 'Unresolved resource dependencies'")
 def test_without_an_hour_there_is_no_schedule(place: Place, stack: WebStack) -> None:
     """The endpoint stays, and the role that might have ended it goes."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backends.emulator.containers import Containers
-from backends.engine.exchange import Answer, NoAnswer, TimedOut
+from backends.engine.reply import Answer, NoAnswer, TimedOut
 
 Post = Callable[[], Coroutine[Any, Any, Answer]]
 LIMIT_BYTES = 100

@@ -10,6 +10,7 @@ from urllib.parse import quote
 from backends.emulator.protocol.models import Members
 from backends.emulator.services import Operation, Service
 from backends.engine.settings import ACCOUNT
+from backends.naming import partition_of
 from backends.sagemaker.readings import ServiceError
 
 CALLER_ROLE = "greenroom-local"
@@ -26,13 +27,16 @@ class Sts(Service):
     name = "sts"
     is_global = True
 
+    def __init__(self, region: str) -> None:
+        self._partition = partition_of(region).name
+
     def get_caller_identity(self, request: Members) -> Members:
         """GetCallerIdentity."""
         del request
         return {
             "UserId": "AROAGREENROOMLOCAL0000:local",
             "Account": ACCOUNT,
-            "Arn": f"arn:aws:sts::{ACCOUNT}:assumed-role/{CALLER_ROLE}/local",
+            "Arn": f"arn:{self._partition}:sts::{ACCOUNT}:assumed-role/{CALLER_ROLE}/local",
         }
 
 
@@ -45,7 +49,8 @@ class Iam(Service):
     name = "iam"
     is_global = True
 
-    def __init__(self, *, makes_roles: bool = True) -> None:
+    def __init__(self, region: str, *, makes_roles: bool = True) -> None:
+        self._partition = partition_of(region).name
         self._makes_roles = makes_roles
         self._made: dict[str, Members] = {}
         self._policies: dict[tuple[str, str], str] = {}
@@ -61,13 +66,13 @@ class Iam(Service):
             raise ServiceError("EntityAlreadyExists", f"Role with name {name} already exists.", status=409)
         trust = quote(request["AssumeRolePolicyDocument"])
         kept = {key: request[key] for key in ("Description", "Tags", "MaxSessionDuration") if key in request}
-        self._made[name] = _role(name, request.get("Path", "/"), datetime.now(UTC), trust) | kept
+        self._made[name] = self._role(name, request.get("Path", "/"), datetime.now(UTC), trust) | kept
         return {"Role": self._made[name]}
 
     def get_role(self, request: Members) -> Members:
         """GetRole."""
         name = request["RoleName"]
-        return {"Role": self._made.get(name) or _role(name, "/", _CREATED, quote(json.dumps(_TRUST)))}
+        return {"Role": self._made.get(name) or self._role(name, "/", _CREATED, quote(json.dumps(_TRUST)))}
 
     def list_roles(self, request: Members) -> Members:
         """ListRoles: those that were made."""
@@ -130,14 +135,13 @@ class Iam(Service):
             raise ServiceError("NoSuchEntity", f"The role policy with name {policy} cannot be found.", status=404)
         return self._policies[role, policy]
 
-
-def _role(name: str, path: str, created: datetime, trust: str) -> Members:
-    return {
-        "Path": path,
-        "RoleName": name,
-        "RoleId": "AROAGREENROOMLOCAL0000",
-        "Arn": f"arn:aws:iam::{ACCOUNT}:role{path}{name}",
-        "CreateDate": created,
-        "AssumeRolePolicyDocument": trust,
-        "MaxSessionDuration": 3600,
-    }
+    def _role(self, name: str, path: str, created: datetime, trust: str) -> Members:
+        return {
+            "Path": path,
+            "RoleName": name,
+            "RoleId": "AROAGREENROOMLOCAL0000",
+            "Arn": f"arn:{self._partition}:iam::{ACCOUNT}:role{path}{name}",
+            "CreateDate": created,
+            "AssumeRolePolicyDocument": trust,
+            "MaxSessionDuration": 3600,
+        }

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from backends.emulator.alarms import AlarmWatch
 from backends.emulator.containers import Containers
 from backends.emulator.protocol.models import Members
 from backends.emulator.services import Operation, Service
@@ -14,14 +15,28 @@ class SageMaker(Service):
 
     name = "sagemaker"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, alarms: AlarmWatch | None = None) -> None:
         self._engine = engine
+        self._alarms = alarms
 
     def operation(self, name: str) -> Operation | None:
+        if name == "UpdateEndpoint":
+            return self.update_endpoint
         if not self._engine.carries_out(name):
             return None
         call = partial(self._engine.call, name)
         return _at_once(call) if name.startswith(("Describe", "List")) else call
+
+    def update_endpoint(self, request: Members) -> Members:
+        """UpdateEndpoint; its alarms are watched where there is somebody to ask for them."""
+        answer = self._engine.call("UpdateEndpoint", request)
+        if self._alarms:
+            self._alarms.follow(request["EndpointName"])
+        return answer
+
+    def close(self) -> None:
+        if self._alarms:
+            self._alarms.close()
 
 
 class SageMakerRuntime(Service):

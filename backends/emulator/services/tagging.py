@@ -6,6 +6,7 @@ from backends.emulator.protocol.models import Members
 from backends.emulator.services import Service
 from backends.emulator.services.s3.buckets import read_token, token_behind
 from backends.engine import Engine, tags
+from backends.naming import partition_of
 from backends.stores.files import FileStore
 
 _PAGE = 50
@@ -38,10 +39,10 @@ class Tagging(Service):
     def _every(self) -> Iterator[tuple[str, Tags]]:
         yield from tags.every(self._site)
         if isinstance(self._site.store, FileStore):
-            buckets = self._site.store.buckets
+            buckets, partition = self._site.store.buckets, partition_of(self._site.settings.region).name
             for name, _ in buckets.names():
                 if tagging := buckets.setting(name, "BucketTagging"):
-                    yield f"arn:aws:s3:::{name}", {tag["Key"]: tag["Value"] for tag in tagging["TagSet"]}
+                    yield f"arn:{partition}:s3:::{name}", {tag["Key"]: tag["Value"] for tag in tagging["TagSet"]}
 
 
 def _matches(tags: Tags, wanted: list[Members]) -> bool:
