@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from backends.base import Backend, Jobs, SupportsLogs
-from backends.errors import BackendError, InvalidSpec, NotFound
+from backends.errors import AlreadyExists, BackendError, InvalidSpec, NotFound
 from backends.naming import join_uri
 from backends.specs import (
     Channel,
@@ -179,7 +179,7 @@ class Pipeline:
         if self._fresh and self._settings.spot:
             self._backend.store.delete_prefix(f"{self._checkpoints(prepared)}/")
         if status is None:
-            training.start(self._training_spec(prepared, name))
+            self._begin(training, self._training_spec(prepared, name))
         elif status.state is JobState.COMPLETED and status.artifact_uri:
             self._reporter.say(f"training job {name} has done this already (--fresh trains anew)")
             return Trained(name, status.artifact_uri, status.metrics)
@@ -199,7 +199,7 @@ class Pipeline:
         spec = self.transform_spec(trained, uri, name)
         report = self._settings.home / "reports" / name
         if status is None:
-            transform.start(spec)
+            self._begin(transform, spec)
         if status is None or not status.state.is_terminal:
             self._finish(transform, name)
         else:
@@ -319,7 +319,13 @@ class Pipeline:
         )
 
     def predict(self, endpoint: str, texts: Sequence[str], *, explain: bool = False) -> list[dict[str, Any]]:
-        """Ask the endpoint about *texts*; one prediction each, in order."""
+        """Ask the endpoint about *texts*; one prediction each, in order.
+
+        Raises:
+            InvalidSpec: a text is empty.
+        """
+        if not all(text.strip() for text in texts):
+            raise InvalidSpec("the review is empty, so there is nothing to judge.", kind="review")
         body = json.dumps({"instances": list(texts), "explain": explain}).encode()
         reply = self._backend.endpoints.invoke(
             endpoint, body, content_type="application/json", accept="application/json"
@@ -402,6 +408,15 @@ class Pipeline:
             return name, None
         serves = newest.state is JobState.COMPLETED and self._has_artifact(newest)
         return (newest.name, newest) if serves or newest.state is JobState.IN_PROGRESS else (name, None)
+
+    def _begin(self, jobs: Jobs[Any], spec: Any) -> None:
+        """Start the job, unless another run has started it since it was looked for."""
+        try:
+            jobs.start(spec)
+        except AlreadyExists:
+            if _status(jobs, spec.name) is None:
+                raise
+            self._reporter.say(f"{jobs.kind} {spec.name} was just started by another run")
 
     def _has_artifact(self, status: JobStatus) -> bool:
         if status.artifact_uri:
