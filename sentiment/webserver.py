@@ -48,10 +48,7 @@ def serve_page(config: BackendConfig, endpoint: str, *, host: str, port: int, on
         )
         allowed = GatewaySettings.allowed_hosts | {host}
         gateway = create_app(GatewaySettings(function=function, web_folder=WEB, allowed_hosts=allowed))
-        try:
-            server = Server(gateway, host=host, port=port, allow_remote=True, on_ready=on_ready)
-        except OSError as exc:
-            raise BackendUnavailable(f"port {port} of {host} cannot be used ({exc}); see --host and --port.") from exc
+        server = Server(gateway, host=host, port=port, allow_remote=True, on_ready=on_ready)
         # Ctrl-C is how it is meant to end.
         with suppress(KeyboardInterrupt):
             server.run()
