@@ -136,7 +136,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        text = f"{key}: {problem['msg']}"
+        text = f"{key}: {problem['msg'].removeprefix('Value error, ')}"
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, BackendConfig.model_fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BackendConfig.model_fields)}."

@@ -403,7 +403,7 @@ def test_loopback_only(tmp_path: Path) -> None:
 def test_port_taken(tmp_path: Path) -> None:
     """A taken port is told when the server is made, before anything is started."""
     app = create_app(GatewaySettings(FunctionSettings(tmp_path)))
-    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BackendUnavailable, match="in use.*--port"):
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BackendUnavailable, match=r"in use.*--port"):
         Server(app, port=other.getsockname()[1])
 
 

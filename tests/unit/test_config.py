@@ -60,7 +60,7 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> N
 def test_another_server_is_named_by_its_url() -> None:
     """An address without a scheme is refused at once, and told how it should look."""
     assert load_config(endpoint_url="http://localhost:4566").endpoint_url == "http://localhost:4566"
-    with pytest.raises(InvalidSpec, match="'localhost:4566' is neither a URL, such as http://127.0.0.1:4566, nor"):
+    with pytest.raises(InvalidSpec, match="'localhost:4566' is neither a URL"):
         load_config(endpoint_url="localhost:4566")
 
 
