@@ -66,6 +66,8 @@ class BackendConfig(BaseSettings):
     @classmethod
     def _find_localstack(cls, given: str) -> str:
         """Looked up once, here: whatever process is told of the address later has the same."""
+        if given and given != "localstack" and not given.startswith(("http://", "https://")):
+            raise ValueError(f"{given!r} is neither a URL, such as http://127.0.0.1:4566, nor 'localstack'")
         return _localstack_url() if given == "localstack" else given
 
     @classmethod
@@ -120,7 +122,8 @@ def _read(path: Path | None) -> dict[str, Any]:
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise InvalidSpec(f"cannot read the configuration {file}: {exc}", kind="configuration") from exc
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise InvalidSpec(f"cannot read the configuration {file}: {reason}.", kind="configuration") from exc
     if isinstance(document.get("home"), str):
         document["home"] = file.parent / document["home"]
     images = document.get("images")
@@ -133,7 +136,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])
-        text = f"{key}: {problem['msg']}"
+        text = f"{key}: {problem['msg'].removeprefix('Value error, ')}"
         if problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, BackendConfig.model_fields, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(BackendConfig.model_fields)}."

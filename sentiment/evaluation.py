@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from sentiment.model import replacing
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -227,9 +229,8 @@ def report(evaluation: Evaluation, folder: Path | str) -> tuple[Path, ...]:
     paths = [_picture(folder / f"{name}.svg", draw, evaluation) for name, draw in sorted(pictures.items())]
     # Last, and at once: where it is, the report is whole.
     figures = folder / "figures.json"
-    draft = folder / ".figures.json.tmp"
-    draft.write_text(json.dumps(asdict(evaluation), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(figures)
+    with replacing(figures) as draft:
+        draft.write_text(json.dumps(asdict(evaluation), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return (figures, *paths)
 
 

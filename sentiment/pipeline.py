@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from backends.base import Backend, Jobs, SupportsLogs
-from backends.errors import BackendError, InvalidSpec, NotFound
+from backends.errors import AlreadyExists, BackendError, InvalidSpec, NotFound
 from backends.naming import join_uri
 from backends.specs import (
     Channel,
@@ -68,6 +70,11 @@ class Evaluated:
     figures: Mapping[str, Any]
     report: Path
 
+    def headline(self) -> dict[str, Any]:
+        """The figures that are one number each, between the names of the job and of the report."""
+        plain = {name: figure for name, figure in self.figures.items() if not isinstance(figure, list | tuple | dict)}
+        return {"transform": self.transform, **plain, "report": self.report}
+
 
 @dataclass
 class Run:
@@ -98,20 +105,20 @@ class Pipeline:
     def run(self) -> Run:
         """Steps 1 to 6; the endpoint is in service afterwards, ready for step 7."""
         run = Run()
-        with self._timed(run, "prepare", "Retrieve and prepare the reviews"):
+        with self._timed(run, "prepare", "1, 2", "Retrieve and prepare the reviews"):
             prepared = self.prepare()
         run.dataset, run.train_size, run.test_size = prepared.name, prepared.train_size, prepared.test_size
-        with self._timed(run, "upload", f"Upload to {self._settings.prefix}"):
+        with self._timed(run, "upload", "3", f"Upload to {self._settings.prefix}"):
             self.upload(prepared)
-        with self._timed(run, "train", "Train"):
+        with self._timed(run, "train", "4", "Train"):
             trained = self.train(prepared)
-        with self._timed(run, "evaluate", "Test by batch transform"):
+        with self._timed(run, "evaluate", "5", "Test by batch transform"):
             evaluated = self.evaluate(
                 trained, self._test_uri(self._uri(prepared, prepared.test_csv)), prepared.test_size
             )
         run.accuracy, run.auc = evaluated.figures["accuracy"], evaluated.figures["auc"]
         run.report = str(evaluated.report)
-        with self._timed(run, "deploy", "Deploy"):
+        with self._timed(run, "deploy", "6", "Deploy"):
             run.endpoint = self.deploy(trained)
         return run
 
@@ -144,9 +151,10 @@ class Pipeline:
                 advance=advance,
                 fresh=self._fresh,
             )
+        where = f"{prepared.straddling:,} of their texts on both sides" if prepared.straddling else "kept on one side"
         self._reporter.say(
             f"{prepared.name}: {prepared.train_size:,} reviews to train on, {prepared.test_size:,} held back; "
-            f"{prepared.duplicates:,} exact duplicates kept on one side"
+            f"{prepared.duplicates:,} duplicates, {where}"
         )
         self._prepared = prepared
         return prepared
@@ -171,7 +179,7 @@ class Pipeline:
         if self._fresh and self._settings.spot:
             self._backend.store.delete_prefix(f"{self._checkpoints(prepared)}/")
         if status is None:
-            training.start(self._training_spec(prepared, name))
+            self._begin(training, self._training_spec(prepared, name))
         elif status.state is JobState.COMPLETED and status.artifact_uri:
             self._reporter.say(f"training job {name} has done this already (--fresh trains anew)")
             return Trained(name, status.artifact_uri, status.metrics)
@@ -191,7 +199,7 @@ class Pipeline:
         spec = self.transform_spec(trained, uri, name)
         report = self._settings.home / "reports" / name
         if status is None:
-            transform.start(spec)
+            self._begin(transform, spec)
         if status is None or not status.state.is_terminal:
             self._finish(transform, name)
         else:
@@ -311,7 +319,13 @@ class Pipeline:
         )
 
     def predict(self, endpoint: str, texts: Sequence[str], *, explain: bool = False) -> list[dict[str, Any]]:
-        """Ask the endpoint about *texts*; one prediction each, in order."""
+        """Ask the endpoint about *texts*; one prediction each, in order.
+
+        Raises:
+            InvalidSpec: a text is empty.
+        """
+        if not all(text.strip() for text in texts):
+            raise InvalidSpec("the review is empty, so there is nothing to judge.", kind="review")
         body = json.dumps({"instances": list(texts), "explain": explain}).encode()
         reply = self._backend.endpoints.invoke(
             endpoint, body, content_type="application/json", accept="application/json"
@@ -359,7 +373,7 @@ class Pipeline:
     def _store_code(self, uri: str) -> None:
         _, code = prebuilt.packed_code()
         self._backend.store.put(uri, code, content_type="application/gzip")
-        self._reporter.say(f"code → {uri} ({len(code) / 1e3:.0f} kB)")
+        self._reporter.say(f"code → {uri} ({decimal(len(code))})")
 
     def _training_spec(self, prepared: "Dataset", name: str) -> TrainingSpec:
         spot: dict[str, Any] = {}
@@ -395,6 +409,15 @@ class Pipeline:
         serves = newest.state is JobState.COMPLETED and self._has_artifact(newest)
         return (newest.name, newest) if serves or newest.state is JobState.IN_PROGRESS else (name, None)
 
+    def _begin(self, jobs: Jobs[Any], spec: Any) -> None:
+        """Start the job, unless another run has started it since it was looked for."""
+        try:
+            jobs.start(spec)
+        except AlreadyExists:
+            if _status(jobs, spec.name) is None:
+                raise
+            self._reporter.say(f"{jobs.kind} {spec.name} was just started by another run")
+
     def _has_artifact(self, status: JobStatus) -> bool:
         if status.artifact_uri:
             return self._backend.store.exists(status.artifact_uri)
@@ -426,7 +449,7 @@ class Pipeline:
             self._reporter.say(f"{uri} is there already")
             return
         self._backend.store.upload(path, uri, content_type=_CSV)
-        self._reporter.say(f"{path.name} → {uri} ({path.stat().st_size / 1e6:.1f} MB)")
+        self._reporter.say(f"{path.name} → {uri} ({decimal(path.stat().st_size)})")
 
     def _store_shares(self, path: Path, uri: str) -> None:
         """Store labelled reviews as *uri*, or as many objects as machines are to share them: none is ever divided."""
@@ -511,8 +534,8 @@ class Pipeline:
         return [f"{jobs.kind} {name}" for name in ours]
 
     @contextmanager
-    def _timed(self, run: Run, step: str, title: str) -> Iterator[None]:
-        self._reporter.step(title)
+    def _timed(self, run: Run, step: str, number: str, title: str) -> Iterator[None]:
+        self._reporter.step(number, title)
         started = time.perf_counter()
         yield
         run.seconds[step] = round(time.perf_counter() - started, 3)

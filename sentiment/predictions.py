@@ -1,17 +1,17 @@
 """Predicting a file of reviews through an endpoint: CSV in, CSV out, streamed."""
 
 import csv
-import io
-import tempfile
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sentiment import data
+from sentiment.model import replacing
 from sentiment.pipeline import Pipeline
 from sentiment.reporter import Reporter
 
 _BATCH = 200
-_MAX_CELL_CHARS = 2**31 - 1
+# A serverless endpoint takes 4 MB at once; in JSON a byte of a review can become six.
+_BATCH_BYTES = 512 * 1024
 # A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection").
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -24,38 +24,40 @@ def predict_file(pipeline: Pipeline, endpoint: str, source: Path, target: Path, 
     Raises:
         ValueError: no such column, or a row without a review; the text names the row.
     """
-    size = max(1, source.stat().st_size)
+    if not target.parent.is_dir() or target.is_dir():
+        raise ValueError(f"{target} cannot be written: {_why_not(target)}")
+    count = 0
     with (
-        source.open("rb") as raw,
-        io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
-        tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=target.parent, delete=False) as draft,
+        replacing(target) as draft,
+        draft.open("w", encoding="utf-8", newline="") as file,
         reporter.progress(f"predicting {source.name}") as advance,
     ):
-        try:
-            count = 0
-            writer = csv.writer(draft)
-            writer.writerow(["text", "label", "probability"])
-            reviews = _reviews(csv.DictReader(file), source)
-            while batch := list(islice(reviews, _BATCH)):
-                for text, prediction in zip(batch, pipeline.predict(endpoint, batch), strict=True):
-                    writer.writerow([_harmless(text), prediction["label"], f"{prediction['probability']:.6f}"])
-                count += len(batch)
-                advance(min(1.0, raw.tell() / size))
-        except BaseException:
-            Path(draft.name).unlink()
-            raise
-    Path(draft.name).replace(target)
+        writer = csv.writer(file)
+        writer.writerow(["text", "label", "probability"])
+        for batch in _batches(data.csv_texts(source, advance)):
+            for text, prediction in zip(batch, pipeline.predict(endpoint, batch), strict=True):
+                writer.writerow([_harmless(text), prediction["label"], f"{prediction['probability']:.6f}"])
+            count += len(batch)
     return count
 
 
-def _reviews(rows: "csv.DictReader[str]", source: Path) -> Iterator[str]:
-    csv.field_size_limit(_MAX_CELL_CHARS)
-    if "text" not in (rows.fieldnames or ()):
-        raise ValueError(f"{source}: no column 'text' in the header (found: {rows.fieldnames}).")
-    for row in rows:
-        if not (row["text"] or "").strip():
-            raise ValueError(f"{source}, line {rows.line_num}: the review is empty. Remove the row or fill it in.")
-        yield row["text"]
+def _why_not(target: Path) -> str:
+    return "it is a folder." if target.is_dir() else f"there is no folder {target.parent}."
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """*texts* by as many as one request holds; what is too long for that goes alone."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        text_bytes = len(text.encode())
+        if batch and (len(batch) == _BATCH or size + text_bytes > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += text_bytes
+    if batch:
+        yield batch
 
 
 def _harmless(cell: str) -> str:

@@ -15,8 +15,8 @@ Advance = Callable[[float], None]
 class Reporter(Protocol):
     """Where the pipeline says what it does."""
 
-    def step(self, title: str) -> None:
-        """Begin a step."""
+    def step(self, number: str, title: str) -> None:
+        """Begin a step; *number* is its place among the seven, or several."""
         ...
 
     def say(self, text: str) -> None:
@@ -31,7 +31,7 @@ class Reporter(Protocol):
 class Silent:
     """Says nothing."""
 
-    def step(self, title: str) -> None:
+    def step(self, number: str, title: str) -> None:
         """Say nothing."""
 
     def say(self, text: str) -> None:
@@ -46,12 +46,8 @@ class Silent:
 class PlainLines:
     """Lines on stderr, for logs and pipes."""
 
-    def __init__(self) -> None:
-        self._number = 0
-
-    def step(self, title: str) -> None:
-        self._number += 1
-        self.say(f"[{self._number}] {title}")
+    def step(self, number: str, title: str) -> None:
+        self.say(f"[{number}] {title}")
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201
@@ -76,11 +72,9 @@ class Terminal:
         from rich.console import Console  # noqa: PLC0415  loading it takes as long as --help may
 
         self._console = Console(stderr=True, highlight=False)
-        self._number = 0
 
-    def step(self, title: str) -> None:
-        self._number += 1
-        self._console.print(f"\n[bold green]{self._number}[/] [bold]{_escaped(title)}[/]")
+    def step(self, number: str, title: str) -> None:
+        self._console.print(f"\n[bold green]{number}[/] [bold]{_escaped(title)}[/]")
 
     def say(self, text: str) -> None:
         self._console.print(f"  {_escaped(text)}", style="dim")

@@ -3,9 +3,10 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
 from backends.config import BackendConfig
@@ -47,11 +48,10 @@ def serve_page(config: BackendConfig, endpoint: str, *, host: str, port: int, on
         )
         allowed = GatewaySettings.allowed_hosts | {host}
         gateway = create_app(GatewaySettings(function=function, web_folder=WEB, allowed_hosts=allowed))
-        try:
-            server = Server(gateway, host=host, port=port, allow_remote=True, on_ready=on_ready)
-        except OSError as exc:
-            raise BackendUnavailable(f"port {port} of {host} cannot be used ({exc}); see --host and --port.") from exc
-        server.run()
+        server = Server(gateway, host=host, port=port, allow_remote=True, on_ready=on_ready)
+        # Ctrl-C is how it is meant to end.
+        with suppress(KeyboardInterrupt):
+            server.run()
 
 
 def _own_credentials() -> dict[str, str]:
@@ -81,7 +81,10 @@ def _runtime_api(config: BackendConfig) -> Iterator[str]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve_runtime_api, args=(config, theirs), name="runtime-api", daemon=True)
+    # A terminal's Ctrl-C reaches both; that one ends with the pipe. What is ignored here is ignored there.
+    held = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
+    signal.signal(signal.SIGINT, held)
     theirs.close()
     try:
         if not ours.poll(_START_TIMEOUT_SECONDS):

@@ -66,7 +66,7 @@ class WebTier:
                 code_uri=f"{self._settings.prefix}/functions",
             )
             self._carry_out(change_set)
-            self._reporter.step("Publish the page")
+            self._reporter.step("7", "Publish the page")
             for name in self._stack.publish(WEB):
                 self._reporter.say(name)
             url = self._stack.url

@@ -183,10 +183,10 @@ function fail(error) {
   review.setAttribute("aria-errormessage", "failure");
 }
 
-/** On a narrow screen the pane lies below the form; show its top, without the ride for those who asked for calm. */
+/** The pane may lie below the form, or above the history that was asked from; show its top, without a ride. */
 function bringIntoView() {
   const { top } = byId("mirror").getBoundingClientRect();
-  if (top > window.innerHeight * 0.75) byId("mirror").scrollIntoView({ block: "start" });
+  if (top < 0 || top > window.innerHeight * 0.75) byId("mirror").scrollIntoView({ block: "start" });
 }
 
 /** Put a text in the box and ask, as the examples and the history do. */
@@ -228,7 +228,10 @@ function remember(text, { label, probability }) {
 
 function showHistory() {
   const { entries, isKept } = reviewHistory;
-  byId("history").replaceChildren(...entries.map(historyItem));
+  const list = byId("history");
+  const hadFocus = list.contains(document.activeElement);
+  list.replaceChildren(...entries.map(historyItem));
+  if (hadFocus) list.querySelector("button")?.focus({ preventScroll: true }); // what was chosen is the newest now
   byId("clear").hidden = entries.length === 0;
   const place = isKept ? "Kept in this browser only." : "This browser allows no storage: forgotten when the page closes.";
   byId("history-note").textContent = entries.length === 0 ? `Nothing yet. ${place}` : `${place} Choose one to ask again.`;

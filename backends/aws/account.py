@@ -90,7 +90,10 @@ class AwsAccount:
         try:
             found: dict[str, Any] = self.client("sts").get_caller_identity()
         except (BotoCoreError, ClientError) as exc:
-            raise BackendUnavailable(f"STS does not say whose account this is: {exc}") from exc
+            raise BackendUnavailable(
+                f"STS does not say whose account this is: {exc}. Is it reached, and are there credentials where "
+                "every AWS tool finds them (`aws configure sso`, AWS_PROFILE, AWS_ACCESS_KEY_ID and its secret)?"
+            ) from exc
         if self._expected and found["Account"] != self._expected:
             raise InvalidSpec(
                 f"the credentials lead to account {found['Account']}, but expected_account is {self._expected}. "

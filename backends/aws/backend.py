@@ -38,7 +38,7 @@ def open_aws(config: BackendConfig) -> Backend:
         raise InvalidSpec(
             "the AWS backend needs the ARN of an execution role: set role_arn in greenroom.toml or GREENROOM_ROLE_ARN."
         )
-    place = f"AWS {config.region}"
+    place = config.endpoint_url or f"AWS {config.region}"
     poll, patience = (
         (_NEAR_POLL_SECONDS, _NEAR_PATIENCE_SECONDS) if account.is_elsewhere else (_POLL_SECONDS, _PATIENCE_SECONDS)
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from backends.aws.account import Busy
 from backends.errors import BackendUnavailable
-from backends.sagemaker.readings import ServiceError, says_taken
+from backends.sagemaker.readings import ServiceError, says, says_taken
 from backends.sagemaker.rooms import Call
 from backends.waiting import SYSTEM_CLOCK, Clock, persistent
 
@@ -55,7 +55,7 @@ def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, cl
     def exists_as(operation: str, document: dict[str, Any]) -> bool:
         resource = operation.removeprefix("Create")
         described = call(f"Describe{resource}", {f"{resource}Name": document[f"{resource}Name"]})
-        return _says(described, {member: value for member, value in document.items() if member != "Tags"})
+        return says(described, {member: value for member, value in document.items() if member != "Tags"})
 
     return asked
 
@@ -77,12 +77,3 @@ def settling(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:
             clock.sleep(_SETTLING_PAUSE_SECONDS)
 
     return asked
-
-
-def _says(found: object, asked: object) -> bool:
-    """True if *found* holds everything of *asked*; AWS adds what it takes for granted."""
-    if isinstance(asked, dict):
-        return isinstance(found, dict) and all(_says(found.get(key), value) for key, value in asked.items())
-    if isinstance(asked, list):
-        return isinstance(found, list) and len(found) == len(asked) and all(map(_says, found, asked))
-    return found == asked

@@ -7,7 +7,7 @@ from backends.base import Backend
 from backends.config import BackendConfig
 from backends.engine import Engine, EngineSettings
 from backends.engine.settings import ACCOUNT, DockerSettings
-from backends.errors import Conflict, InvalidSpec
+from backends.errors import BackendError, BackendUnavailable, Conflict, InvalidSpec
 from backends.sagemaker.rooms import SageMakerEndpoints, SageMakerTraining, SageMakerTransform
 
 # Nothing on this machine asks for a role, but the documents carry one.
@@ -41,8 +41,18 @@ def engine_settings(config: BackendConfig) -> EngineSettings:
 
 
 def open_local(config: BackendConfig) -> Backend:
-    """Everything runs on this machine, knows no AWS credentials and connects to nothing but loopback."""
-    engine = Engine(engine_settings(config))
+    """Everything runs on this machine, knows no AWS credentials and connects to nothing but loopback.
+
+    Raises:
+        BackendUnavailable: the state folder cannot be used, or the Docker engine not reached.
+    """
+    try:
+        engine = Engine(engine_settings(config))
+    except BackendError:
+        raise
+    except OSError as exc:
+        text = f"the state folder {config.home.absolute()} cannot be used: {exc.strerror}."
+        raise BackendUnavailable(f"{text} Choose another by GREENROOM_HOME.") from exc
     place = f"this machine ({config.runner} runner, {config.home})"
 
     def room(kind: type[RoomT]) -> RoomT:

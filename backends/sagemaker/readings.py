@@ -148,6 +148,15 @@ def says_taken(error: ServiceError) -> bool:
     return error.code == "ResourceInUse" or "already existing" in error.message
 
 
+def says(found: object, asked: object) -> bool:
+    """True if *found*, of a Describe, holds everything of *asked*; SageMaker adds what it takes for granted."""
+    if isinstance(asked, Mapping):
+        return isinstance(found, Mapping) and all(says(found.get(key), value) for key, value in asked.items())
+    if isinstance(asked, list):
+        return isinstance(found, list) and len(found) == len(asked) and all(map(says, found, asked))
+    return found == asked
+
+
 def _serverless(document: Document) -> Serverless:
     return Serverless(
         memory_mb=document["MemorySizeInMB"],

@@ -6,7 +6,7 @@ else is the same code, so the two cannot drift apart.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from backends.specs import (
     JobStatus,
     Plan,
     Reply,
+    Request,
     TrainingSpec,
     TransformSpec,
 )
@@ -67,10 +68,10 @@ class _Room(ABC):
         with self._restating(name):
             return self._call(operation, document)
 
-    def _submit(self, plan: Plan, *, reused: Collection[str] = ()) -> None:
+    def _submit(self, plan: Plan, *, is_reused: Callable[[Request], bool] = lambda _: False) -> None:
         """Send the requests in order; if one is refused, take back what was created before it.
 
-        Operations that are *reused* may find what they create: it has the same name because it is the same.
+        Where what a request creates is there already, *is_reused* says whether it will do.
         """
         done: list[tuple[str, Mapping[str, Any]]] = []
         for request in plan.requests:
@@ -78,7 +79,7 @@ class _Room(ABC):
                 with self._restating(plan.name):
                     self._call(request.operation, dict(request.document))
             except BackendError as error:
-                if isinstance(error, AlreadyExists) and request.operation in reused:
+                if isinstance(error, AlreadyExists) and is_reused(request):
                     continue
                 self._take_back(done)
                 raise
@@ -140,7 +141,7 @@ class SageMakerTransform(_Room, TransformJobs):
         return plans.transform_plan(spec, role_arn=self._role_arn)
 
     def submit(self, plan: Plan) -> None:
-        self._submit(plan)
+        self._submit(plan, is_reused=self._is_this_model)
 
     def status(self, name: str) -> JobStatus:
         return readings.transform_status(self._send(name, "DescribeTransformJob", TransformJobName=name))
@@ -157,6 +158,13 @@ class SageMakerTransform(_Room, TransformJobs):
         with suppress(NotFound):
             self._send(name, "DeleteModel", ModelName=name)
 
+    def _is_this_model(self, request: Request) -> bool:
+        """Whether the model that is there is the one asked for: a start that was cut short, or another's, left it."""
+        if request.operation != "CreateModel":
+            return False
+        found = self._send("", "DescribeModel", ModelName=request.document["ModelName"])
+        return readings.says(found, {member: value for member, value in request.document.items() if member != "Tags"})
+
 
 class SageMakerEndpoints(_Room, Endpoints):
     """Endpoints through CreateModel, CreateEndpointConfig, CreateEndpoint, UpdateEndpoint and InvokeEndpoint."""
@@ -168,7 +176,8 @@ class SageMakerEndpoints(_Room, Endpoints):
         return plans.update_plan(spec, role_arn=self._role_arn)
 
     def submit(self, plan: Plan) -> None:
-        self._submit(plan, reused={"CreateModel", "CreateEndpointConfig"})
+        # These have the same name because they are the same.
+        self._submit(plan, is_reused=lambda request: request.operation in {"CreateModel", "CreateEndpointConfig"})
 
     def serves(self, spec: EndpointSpec) -> bool:
         return self._config_in_use(spec.name) == plans.config_name(spec, role_arn=self._role_arn)

@@ -132,6 +132,18 @@ def test_answer_comes_into_view(page: Page, stage: Stage) -> None:
     expect(page.locator("#verdict")).to_be_in_viewport()
 
 
+@pytest.mark.parametrize("width", [390, 1200])
+def test_answer_comes_into_view_from_below(page: Page, width: int) -> None:
+    """Choosing a past review shows its verdict, which stands above the list or beside its beginning."""
+    page.set_viewport_size({"width": width, "height": 500})
+    for number in range(12):
+        send(page, f"Superb {number}.")
+        expect(page.locator("#history li")).to_have_count(number + 1)
+    page.get_by_role("button", name="Superb 0. Positive").press("Enter")
+    expect(page.locator("#history li").first).to_contain_text("Superb 0.")
+    expect(page.locator("#verdict")).to_be_in_viewport()
+
+
 def test_layout_holds_still(page: Page, stage: Stage) -> None:
     """From idle through loading to error and verdict, form, pane and badge stay where they are."""
 

@@ -49,6 +49,17 @@ def test_history_is_capped(page: Page) -> None:
     expect(page.locator("#history li").filter(has_text="Number 11")).to_have_count(0)
 
 
+def test_the_keyboard_keeps_its_place(page: Page) -> None:
+    """The review that was chosen moves to the top of the list, and the focus with it."""
+    send(page, "Superb.")
+    expect(page.locator("#history li")).to_have_count(1)
+    send(page, "Dull.")
+    expect(page.locator("#history li")).to_have_count(2)
+    page.get_by_role("button", name="Superb. Positive").press("Enter")
+    expect(page.locator("#history li").first).to_contain_text("Superb.")
+    expect(page.get_by_role("button", name="Superb. Positive")).to_be_focused()
+
+
 def test_clear_empties_it(page: Page) -> None:
     """Clear removes the list from page and browser, and keeps the keyboard's place."""
     send(page, "Superb.")

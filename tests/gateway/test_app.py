@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backends import http_server as server_module
+from backends.errors import BackendUnavailable
 from backends.gateway import app as app_module
 from backends.gateway.app import GatewaySettings, create_app
 from backends.gateway.cors import CorsRule
@@ -402,7 +403,7 @@ def test_loopback_only(tmp_path: Path) -> None:
 def test_port_taken(tmp_path: Path) -> None:
     """A taken port is told when the server is made, before anything is started."""
     app = create_app(GatewaySettings(FunctionSettings(tmp_path)))
-    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(OSError, match="in use"):
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(BackendUnavailable, match=r"in use.*--port"):
         Server(app, port=other.getsockname()[1])
 
 

@@ -57,6 +57,13 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> N
         load_config()
 
 
+def test_another_server_is_named_by_its_url() -> None:
+    """An address without a scheme is refused at once, and told how it should look."""
+    assert load_config(endpoint_url="http://localhost:4566").endpoint_url == "http://localhost:4566"
+    with pytest.raises(InvalidSpec, match="'localhost:4566' is neither a URL"):
+        load_config(endpoint_url="localhost:4566")
+
+
 def test_localstack_is_where_its_client_says(monkeypatch: pytest.MonkeyPatch) -> None:
     """The word is looked up once, so that every process that is told of the configuration has the same address."""
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)

@@ -1,7 +1,6 @@
 import gzip
 import hashlib
 import io
-import json
 import sys
 import tarfile
 import threading
@@ -20,7 +19,6 @@ from sentiment.data import (
     archive_reviews,
     csv_reviews,
     fetch_archive,
-    json_lines_reviews,
     package_reviews,
     prepare,
 )
@@ -97,25 +95,6 @@ def test_csv_is_streamed(tmp_path: Path) -> None:
     assert [next(reviews).text for _ in range(9)] == ["good"] * 9
     with pytest.raises(DataError, match="row 11"):
         next(reviews)
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ('{"text": "good", "label": 1}\n{', "line 2 is not JSON"),
-        ('"good"', "line 1 must be"),
-        ('{"text": "good"}', "line 1 must be"),
-        ('{"text": 5, "label": 1}', "line 1: the text is empty"),
-        ('{"text": "good", "label": null}', "line 1: label 'None' is neither"),
-        ("[" * 100_000, "line 1 is not JSON"),
-        (b'{"text": "\xff"}', "line 1 is not JSON"),
-    ],
-)
-def test_unusable_json_lines(tmp_path: Path, content: str | bytes, says: str) -> None:
-    """What is wrong is said with the file and the line."""
-    path = written(tmp_path / "a.jsonl", content)
-    with pytest.raises(DataError, match=rf"a\.jsonl, {says}"):
-        list(json_lines_reviews(path))
 
 
 # --- the archive ---------------------------------------------------------------------------------
@@ -352,17 +331,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 @settings(max_examples=40)
 @given(REVIEWS)
 def test_nothing_is_lost(place: Callable[[], Path], reviews: list[Review]) -> None:
-    """Every review is in one part, in its order, in both forms alike, on one line."""
+    """Every review is in one part, in its order, on one line."""
     folder = place()
     prepared = prepare(reviews, folder)
     found: list[tuple[str, bool]] = []
     for part in prepared.parts.values():
         rows = list(csv_reviews(part.csv_path))
-        assert rows == list(json_lines_reviews(part.json_lines_path))
         assert (part.reviews, part.positive) == (len(rows), sum(row.is_positive for row in rows))
-        for path in (part.csv_path, part.json_lines_path):
-            assert len(path.read_text(encoding="utf-8").split("\n")) == part.reviews + 1
-            assert b"\r" not in path.read_bytes()
+        assert len(part.csv_path.read_text(encoding="utf-8").split("\n")) == part.reviews + 1
+        assert b"\r" not in part.csv_path.read_bytes()
         found += [(row.text, row.is_positive) for row in rows]
     expected = [(review.text.replace("\r\n", " ").replace("\n", " "), review.is_positive) for review in reviews]
     assert sorted(found) == sorted(expected)
@@ -416,7 +393,7 @@ def test_given_split_is_kept(tmp_path: Path) -> None:
         Review("other", is_positive=False, split="test"),
     ]
     prepared = prepare(reviews, tmp_path)
-    assert (prepared.duplicates, prepared.contradictions, prepared.straddling) == (1, 1, 1)
+    assert (prepared.duplicates, prepared.straddling) == (1, 1)
     assert [row.text for row in read(tmp_path)["test"]] == ["SAME", "other"]
 
 
@@ -457,7 +434,6 @@ def test_wrong_shares(tmp_path: Path, shares: dict[str, float]) -> None:
 
 
 def test_label_words(tmp_path: Path) -> None:
-    """Both forms have the labels as words, text first."""
+    """Labels are written as words, text first."""
     prepare([Review('say "hi"', is_positive=True)], tmp_path)
     assert (tmp_path / "train.csv").read_text() == '"say ""hi""",positive\n'
-    assert json.loads((tmp_path / "train.jsonl").read_text()) == {"text": 'say "hi"', "label": "positive"}

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,25 @@ def test_a_run_goes_through_all_steps(settings: SentimentSettings) -> None:
         ]
 
 
+class Steps(Silent):
+    """Notes the steps alone."""
+
+    def __init__(self) -> None:
+        self.numbers: list[str] = []
+
+    def step(self, number: str, title: str) -> None:
+        assert title
+        self.numbers.append(number)
+
+
+def test_steps_have_the_numbers_that_the_documents_give_them(settings: SentimentSettings) -> None:
+    """Of the seven, a run does all but the last, which is the page's or `predict`'s."""
+    steps = Steps()
+    with backend() as opened:
+        Pipeline(opened, settings, steps).run()
+    assert steps.numbers == ["1, 2", "3", "4", "5", "6"]
+
+
 def test_what_is_done_is_not_done_again(settings: SentimentSettings) -> None:
     """A second run finds the first one's jobs by their names; a fresh one starts new ones beside them."""
     with backend() as opened:
@@ -81,6 +101,37 @@ def test_what_is_done_is_not_done_again(settings: SentimentSettings) -> None:
         again = Pipeline(opened, settings, Silent(), fresh=True).run()
         assert len(list(opened.training.names())) == len(list(opened.transform.names())) == 2
         assert list(opened.endpoints.names()) == [again.endpoint]
+
+
+class Overtaken:
+    """A room in which another run starts each job a moment earlier."""
+
+    def __init__(self, room: Any) -> None:
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._room, name)
+
+    def start(self, spec: Any) -> None:
+        self._room.start(spec)
+        self._room.start(spec)
+
+
+def test_two_runs_at_once_share_their_jobs(settings: SentimentSettings) -> None:
+    """Whoever is later between looking for a job and starting it waits for that of the other."""
+    with backend() as opened:
+        rooms: dict[str, Any] = {name: Overtaken(getattr(opened, name)) for name in ("training", "transform")}
+        run = Pipeline(replace(opened, **rooms), settings, Silent()).run()
+        assert (run.accuracy, run.endpoint) == (1.0, "sentiment")
+        assert len(list(opened.training.names())) == len(list(opened.transform.names())) == 1
+
+
+def test_an_empty_review_is_not_sent(settings: SentimentSettings) -> None:
+    """It says so itself."""
+    with backend() as opened:
+        pipeline = Pipeline(opened, settings, Silent())
+        with pytest.raises(InvalidSpec, match="the review is empty"):
+            pipeline.predict("nowhere", ["good", " \n"])
 
 
 def test_a_failed_job_is_tried_again_under_a_new_name(settings: SentimentSettings) -> None:
