@@ -416,8 +416,8 @@ class _Names:
 def receive(chunks: Iterable[bytes], folder: Path, *, origin: str, limits: Limits = DEFAULT_LIMITS) -> None:
     """Unpack into the empty *folder* the tar that a container engine made of *origin*, such as ``/opt/ml/model``.
 
-    Everything belongs to this process's user afterwards. A link to a file within *origin* becomes a copy of the file,
-    as in :func:`pack`.
+    Everything belongs to this process's user afterwards; files keep their times. A link to a file within *origin*
+    becomes a copy of the file, as in :func:`pack`.
 
     Raises:
         ArchiveRefused: another link, a device or fifo, a name or a limit as in :func:`extract`.
@@ -462,6 +462,7 @@ def _write_received(tape: tarfile.TarFile, member: tarfile.TarInfo, path: Path) 
     with open(os.open(path, flags, 0o600), "wb") as file:  # noqa: PTH123  of a descriptor
         shutil.copyfileobj(content, file, PIECE_BYTES)
         os.fchmod(file.fileno(), member.mode & 0o777 | 0o600)
+    os.utime(path, (member.mtime, member.mtime))
 
 
 def _copy_linked(folder: Path, links: dict[str, str]) -> None:

@@ -36,8 +36,9 @@ class EngineSettings:
     *aws_endpoint_url* is where programs of the process runner find AWS; empty, they find none.
     *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server.
     The limits are SageMaker's own (developer guide, "Use Your Own Inference Code"), but for
-    *metric_timeout_seconds*, which ends a metric's regex that would search for ever, and *pings_to_lose*: how many
-    pings in a row a container misses before it is taken for dead.
+    *metric_timeout_seconds*, which ends a metric's regex that would search for ever, *pings_to_lose*: how many
+    pings in a row a container misses before it is taken for dead, and *checkpoint_pause_seconds*: how long changed
+    checkpoints may lie before they are looked for.
     """
 
     home: Path
@@ -56,6 +57,7 @@ class EngineSettings:
     invocation_timeout_seconds: float = 60.0
     stream_timeout_seconds: float = 480.0
     metric_timeout_seconds: float = 10.0
+    checkpoint_pause_seconds: float = 5.0
 
     def as_json(self) -> dict[str, Any]:
         """Plain values for the way to another process."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backends.engine import channels, layout, script_mode
+from backends.engine.checkpoints import Checkpoints
 from backends.engine.logs import masked
 from backends.engine.runners import ImageMissing, Program, RunnerFailed, Running, end_all
 from backends.engine.site import ENDED, TRAINING, Site
@@ -67,9 +68,12 @@ class _TrainingRun:
         self._folder = site.folder(job)
         names = layout.host_names(self._request["ResourceConfig"].get("InstanceCount", 1))
         self._hosts = [_Host(name, self._folder) for name in names]
-        self._checkpoint_folders = layout.checkpoint_folders(self._request)
-        self._checkpoint_uri = self._request.get("CheckpointConfig", {}).get("S3Uri", "").rstrip("/") + "/"
-        self._fetched: set[str] = set()
+        self._checkpoints = Checkpoints(
+            site.store,
+            self._request,
+            [host.folder for host in self._hosts],
+            pause_seconds=site.settings.checkpoint_pause_seconds,
+        )
 
     def carry_out(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,7 +106,7 @@ class _TrainingRun:
         for host in self._hosts:
             host.folder.mkdir(mode=0o700)
             layout.lay_out_training(host.root, self._request, host=host.name, hosts=[host.name for host in self._hosts])
-            self._fetch_checkpoints(host)
+        self._checkpoints.fetch()
         inputs = self._request.get("InputDataConfig", [])
         if inputs:
             self._enter("Downloading", "Downloading input data")
@@ -136,7 +140,8 @@ class _TrainingRun:
             # What comes after the program is loaded while it runs: loading is most of a short job's overhead.
             from backends.engine import archives, metrics  # noqa: F401, PLC0415
 
-            ended = self._watch(running)
+            with self._checkpoints.followed(running):
+                ended = self._watch(running)
             is_failure = bool(ended.code and not ended.cause)
             diagnosis = running[ended.host].diagnosis() if is_failure else ""
             for program in running:
@@ -147,7 +152,7 @@ class _TrainingRun:
         removal = threading.Thread(target=_remove, args=(running,))  # Meanwhile what it left is stored.
         removal.start()
         try:
-            self._store_checkpoints()
+            self._checkpoints.store()
             if is_failure:
                 return self._blame(self._hosts[ended.host], ended.code, diagnosis)
             return self._upload(ended.cause)
@@ -178,7 +183,7 @@ class _TrainingRun:
             is_isolated=self._request.get("EnableNetworkIsolation", False),
             network=network,
             host=host.name,
-            outputs=("model", "output", *self._checkpoint_folders),
+            outputs=("model", "output", *layout.checkpoint_folders(self._request)),
         )
         try:
             return self._site.runner.start(program)
@@ -236,14 +241,12 @@ class _TrainingRun:
             with stream_of(archives.pack(source)) as archive:
                 self._site.store.write(uri, archive, content_type="application/x-tar")
 
-    def _upload_files(self, folder: str, uri: str) -> set[str]:
-        """Store the files of the folder of all hosts below *uri*; the URIs that they got."""
+    def _upload_files(self, folder: str, uri: str) -> None:
+        """Store the files of the folder of all hosts below *uri*."""
         from backends.engine import archives  # noqa: PLC0415  see _train
 
-        stored = set()
         for name, path in archives.files(self._merged(folder)):
-            stored.add(self._site.store.upload(path, join_uri(uri, name)).uri)
-        return stored
+            self._site.store.upload(path, join_uri(uri, name))
 
     def _merged(self, folder: str) -> Path:
         """The folder of all hosts as one; of files of one name the first host's is taken."""
@@ -253,18 +256,6 @@ class _TrainingRun:
             if (host.root / folder).is_dir():
                 layout.merge(host.root / folder, merged)
         return merged
-
-    def _fetch_checkpoints(self, host: _Host) -> None:
-        for folder in self._checkpoint_folders:
-            channels.download(self._site.store, self._checkpoint_uri, host.root / folder)
-            found = self._site.store.list_objects(self._checkpoint_uri)
-            self._fetched |= {info.uri for info in found if not info.uri.endswith("/")}
-
-    def _store_checkpoints(self) -> None:
-        """Store what the hosts have, however their programs have ended; what was fetched and is no more goes."""
-        for folder in self._checkpoint_folders:
-            for uri in self._fetched - self._upload_files(folder, self._checkpoint_uri):
-                self._site.store.delete(uri)
 
     def _record_metrics(self) -> None:
         definitions = self._request["AlgorithmSpecification"].get("MetricDefinitions", [])

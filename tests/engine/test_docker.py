@@ -15,7 +15,7 @@ from tests.archives import unarchived
 from tests.docker_engine import BASE, left_over, probe_image
 from tests.engine.conftest import ROLE, Stage, channel, variant
 from tests.engine.hammer import hammering
-from tests.faults.conftest import kill, processes_of
+from tests.faults.conftest import is_supervisor, kill, processes_of
 
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 LOOK_AROUND = """
@@ -217,6 +217,27 @@ def test_checkpoints_are_brought_home(make: Callable[..., Stage]) -> None:
     )
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert stage.keys("kept-checkpoints/") == ["kept-checkpoints/2"]
+
+
+def test_checkpoints_outlive_a_job_that_is_killed(make_stage: Callable[..., Stage]) -> None:
+    """They are brought home while the program runs, from every host, and the next job goes on with them (A.8)."""
+    probe_image()
+    stage = make_stage(runner="docker", training_grace_seconds=5.0, checkpoint_pause_seconds=0.05)
+    stage.put("live/old", b"old")
+    command = "cd /opt/ml/checkpoints; if [ -e algo-1 ]; then exit; fi; rm old; hostname > $(hostname); sleep 60"
+    entrypoint = {"ContainerEntrypoint": ["/bin/sh", "-ec"], "ContainerArguments": [command]}
+    members = {
+        "algorithm": {"TrainingImage": probe_image(), **entrypoint},
+        "CheckpointConfig": {"S3Uri": "s3://bucket/live"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1},
+    }
+    stage.call("CreateTrainingJob", **stage.training_request("first", **members))
+    stage.until(lambda: stage.keys("live/"), lambda keys: keys == ["live/algo-1", "live/algo-2"])
+    kill(*(process for process in processes_of(stage.home) if is_supervisor(process, stage.home)))
+    stage.engine.recover()
+    assert stage.trained("first")["TrainingJobStatus"] == "Failed"
+    assert stage.train("second", **members)["TrainingJobStatus"] == "Completed"
+    assert stage.keys("live/") == ["live/algo-1", "live/algo-2"]
 
 
 def test_a_host_each(make: Callable[..., Stage]) -> None:

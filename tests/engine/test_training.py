@@ -251,6 +251,22 @@ def test_checkpoints_pass_from_job_to_job(stage: Stage, ending: str) -> None:
     assert "checkpoints" not in stage.keys(f"out/{place}/")
 
 
+def test_checkpoints_are_stored_while_the_program_runs(make_stage: Callable[..., Stage]) -> None:
+    """What is written, written again and removed; no file that is still being written (A.8)."""
+    stage = make_stage(checkpoint_pause_seconds=0.05)
+    stage.put("live/old", b"old")
+    steps = "rm old; echo one > 1; (while true; do echo more >> growing; sleep 0.01; done) & until [ -e ../go ]; do "
+    command = f"cd checkpoints; {steps} sleep 0.01; done; echo two > 2; echo again > 1; sleep 60"
+    request = stage.training_request("live", algorithm=shell(command), CheckpointConfig={"S3Uri": "s3://bucket/live"})
+    stage.call("CreateTrainingJob", **request)
+    stage.until(lambda: stage.keys("live/"), lambda keys: keys == ["live/1"])
+    assert stage.get("live/1") == b"one\n"
+    next(stage.home.rglob("ml/checkpoints")).with_name("go").touch()
+    stage.until(lambda: stage.keys("live/"), lambda keys: keys == ["live/1", "live/2"])
+    stage.until(lambda: stage.get("live/1"), lambda found: found == b"again\n")
+    assert stage.call("DescribeTrainingJob", TrainingJobName="live")["TrainingJobStatus"] == "InProgress"
+
+
 def test_a_job_may_be_updated(stage: Stage) -> None:
     """UpdateTrainingJob: the warm pool and the profiler; Describe shows what was changed (A.13, F.1)."""
     resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}

@@ -89,6 +89,15 @@ class Running(ABC):
         """
 
     @abstractmethod
+    def peek(self, folder: str, draft: Path) -> Path:
+        """Where what the program has in the output *folder* by now can be read: there, or copied to *draft*.
+
+        Raises:
+            archives.ArchiveRefused: it has what no archive may hold.
+            RunnerFailed: the place cannot be reached now.
+        """
+
+    @abstractmethod
     def terminate(self) -> None:
         """Ask the program's first process to end (SIGTERM); quiet if it has."""
 

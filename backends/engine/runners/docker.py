@@ -278,6 +278,10 @@ class _Container(Running):
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(self._fetch, self._program.outputs))
 
+    def peek(self, folder: str, draft: Path) -> Path:
+        self._copy(folder, draft)
+        return draft
+
     def terminate(self) -> None:
         self._signal("SIGTERM")
 
@@ -337,7 +341,9 @@ class _Container(Running):
         )
 
     def _fetch(self, folder: str) -> None:
-        target = self._program.root / folder
+        self._copy(folder, self._program.root / folder)
+
+    def _copy(self, folder: str, target: Path) -> None:
         layout.remove(target)
         target.mkdir(parents=True)
         with answering(f"give back /opt/ml/{folder}"), suppress(NotFound):  # The program may have removed it.

@@ -73,7 +73,7 @@ class ProcessRunner(Runner):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return _RunningProcess(process, port, program.log_path)
+        return _RunningProcess(process, port, program)
 
     def sweep(self, label: str) -> int:
         ended: set[int] = set()
@@ -100,10 +100,11 @@ class ProcessRunner(Runner):
 
 
 class _RunningProcess(Running):
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log_path: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, program: Program) -> None:
         self._process = process
         self._port = port
-        self._log_path = log_path
+        self._root = program.root
+        self._log_path = program.log_path
         self._ended = threading.Event()
         self._is_swept = False
         # A thread in waitpid notices the end at once, where Popen.wait(timeout) would look every 50 ms.
@@ -126,6 +127,10 @@ class _RunningProcess(Running):
 
     def collect(self) -> None:
         pass  # The program wrote where it belongs.
+
+    def peek(self, folder: str, draft: Path) -> Path:
+        del draft
+        return self._root / folder
 
     def terminate(self) -> None:
         if not self._ended.is_set():
