@@ -52,6 +52,18 @@ def test_a_serverless_endpoint_is_described(stage: Stage) -> None:
     stage.delete_endpoint(name)
 
 
+def test_a_stream_is_a_request_until_its_end(stage: Stage) -> None:
+    """It keeps its place among the requests at once, and gives it back when its last part was read or it is closed."""
+    name = deploy(stage, "streaming", MaxConcurrency=1)
+    request = {"EndpointName": name, "Body": b"a film"}
+    for end in (list, lambda events: next(events) and events.close()):
+        events = stage.engine.call("InvokeEndpointWithResponseStream", request)["Body"]
+        assert stage.refusal("InvokeEndpoint", **request).code == "ThrottlingException"
+        end(events)
+        assert stage.invoke(name, b"a film")["Body"] == b"A FILM"
+    stage.delete_endpoint(name)
+
+
 @pytest.mark.parametrize(
     ("members", "said"),
     [
