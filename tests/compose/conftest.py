@@ -8,6 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 COMPOSES = {"v2": ["docker", "compose"], "1.29": ["docker-compose"]}
 LOCALSTACK_IMAGE = "greenroom-localstack:4.9.2"
 LIMIT_SECONDS = 120
-_SOURCES = ("backends", "containers", "lambda", "sentiment", "web", ".dockerignore", "docker-compose.yml")
+_FILES = (".dockerignore", "docker-compose.yml", "docker-compose.docker.yml")
+_SOURCES = ("backends", "containers", "lambda", "sentiment", "web", *_FILES)
 
 
 @dataclass(frozen=True)
@@ -94,14 +96,23 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 @pytest.fixture(scope="session", params=COMPOSES)
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, with a few dozen reviews; nothing of it is left afterwards."""
+    """The stack of a developer who has changed no setting."""
+    with stack_up(request.param, tmp_path_factory.mktemp("compose")) as stack:
+        yield stack
+
+
+@contextmanager
+def stack_up(version: str, folder: Path, *services: str, **changed: str) -> Iterator[Stack]:
+    """A stack in *folder*, of all *services* or some, with a few dozen reviews and the settings that were *changed*.
+
+    Nothing of it is left.
+    """
     require("compose", _is_here, "compose or an image is missing: scripts/compose.sh, scripts/localstack-image.sh")
-    folder = tmp_path_factory.mktemp("compose")
     for name in _SOURCES:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
         copy(ROOT / name, folder / name)
     few_reviews(folder / "sentiment" / "reviews.tar.gz")
-    project = f"greenroom-test-{os.getpid()}-{request.param.replace('.', '')}"
+    project = f"greenroom-test-{os.getpid()}-{version.replace('.', '')}{'-changed' if changed else ''}"
     port, s3_port = _free_ports(2)
     settings = {
         "COMPOSE_PROJECT_NAME": project,
@@ -110,11 +121,12 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         "SENTIMENT_SOURCE": "/opt/greenroom/sentiment/reviews.tar.gz",
         "PORT": port,
         "LOCALSTACK_PORT": s3_port,
+        **changed,
     }
     (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    stack = Stack(COMPOSES[request.param], project, folder, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{s3_port}")
+    stack = Stack(COMPOSES[version], project, folder, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{s3_port}")
     try:
-        stack("up", "-d", "--build")
+        stack("up", "-d", "--build", *services)
         until(lambda: bool(stack.about()), "the gateway answers")
         yield stack
     finally:
