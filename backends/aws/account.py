@@ -18,6 +18,10 @@ _NO_TAG = re.compile(r"[^\w .:/=+@-]")
 _LONGEST_TAG = 256
 
 
+class Busy(BackendUnavailable):
+    """AWS has answered, but carries nothing out for now."""
+
+
 def is_passing(error: Any) -> bool:
     """True when a ClientError of boto3's says that the same request may be carried out a while later."""
     status: int = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from backends.aws.account import AwsAccount, is_passing
+from backends.aws.account import AwsAccount, Busy, is_passing
 from backends.aws.endpoints import SERVICES, AwsEndpoints
 from backends.aws.logs import CloudWatchLogs
 from backends.aws.patience import persevering, settling
@@ -77,8 +77,8 @@ def caller(
 
     *make_client* makes those of the services beside them (:data:`backends.aws.endpoints.SERVICES`) when they are asked.
 
-    It raises :class:`ServiceError` for what the service refuses, and BackendUnavailable when it is not reached or,
-    after boto3's own retries, still asks for patience.
+    It raises :class:`ServiceError` for what the service refuses, BackendUnavailable when it is not reached, and
+    :class:`Busy` when after boto3's own retries it still asks for patience.
     """
     from botocore import xform_name  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError  # noqa: PLC0415
@@ -101,7 +101,7 @@ def caller(
                 response["Body"] = response["Body"].read()
         except ClientError as exc:
             if client is not runtime and is_passing(exc):
-                raise BackendUnavailable(f"{operation} is not carried out for now: {exc}") from exc
+                raise Busy(f"{operation} is not carried out for now: {exc}") from exc
             error = exc.response["Error"]
             answered = exc.response["ResponseMetadata"]
             members = {key: value for key, value in exc.response.items() if key.startswith(("Original", "LogStream"))}

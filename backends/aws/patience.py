@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from backends.aws.account import Busy
 from backends.errors import BackendUnavailable
 from backends.sagemaker.readings import ServiceError, says, says_taken
 from backends.sagemaker.rooms import Call
@@ -16,7 +17,7 @@ _log = logging.getLogger("greenroom.aws")
 
 
 def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Call:
-    """*call*, but once the place has been reached, a loss of it is borne for *patience_seconds*.
+    """*call*, but if the place has ever been reached, a loss of it is borne for *patience_seconds*.
 
     A Create that was sent again because its answer got lost may be refused as it had been carried out: it counts as
     carried out where what exists says all that was asked for. Invocations are not repeated.
@@ -42,9 +43,12 @@ def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, cl
                     return {}
                 raise
 
-        answer = persistent(
-            attempt, patience_seconds=patience_seconds if reached else 0.0, pause_seconds=pause_seconds, clock=clock
-        )
+        try:
+            answer = attempt()
+        except BackendUnavailable as lost:
+            if not reached and not isinstance(lost, Busy):
+                raise
+            answer = persistent(attempt, patience_seconds=patience_seconds, pause_seconds=pause_seconds, clock=clock)
         reached = True
         return answer
 

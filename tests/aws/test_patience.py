@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backends import Backend, open_backend
+from backends.aws.account import Busy
 from backends.aws.patience import persevering, settling
 from backends.config import BackendConfig
 from backends.emulator.app import create_app
@@ -68,7 +69,21 @@ def test_a_place_that_was_reached_is_waited_for() -> None:
     clock = Jumping()
     call = answering([True, False, False, True, False, False, False, True], clock)
     assert [call(name, {})["asked"] for name in ("ListModels", "CreateModel", "DeleteModel")][-1] == "DeleteModel"
-    assert clock.seconds == 5 * PAUSE_SECONDS
+    assert clock.seconds == 3 * PAUSE_SECONDS  # The second look comes at once.
+
+
+def test_a_place_that_is_busy_is_reached() -> None:
+    """Throttling at the first question is an answer."""
+    asked: list[str] = []
+
+    def call(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        asked.append(operation)
+        if len(asked) < 3:
+            raise Busy("Rate exceeded")
+        return document
+
+    persevering(call, patience_seconds=PATIENCE_SECONDS, pause_seconds=PAUSE_SECONDS, clock=Jumping())("ListModels", {})
+    assert len(asked) == 3
 
 
 def test_patience_ends() -> None:

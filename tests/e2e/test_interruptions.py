@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from backends import open_backend
+from backends.config import BackendConfig
 from sentiment.bundle import CONTAINER
 from sentiment.settings import IMAGE
 from tests.e2e.conftest import Shell
@@ -83,6 +85,7 @@ class Run:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[str] = []
+        self._is_over = False
         self._said = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -92,12 +95,19 @@ class Run:
             with self._said:
                 self.lines.append(line.rstrip("\n"))
                 self._said.notify_all()
+        with self._said:
+            self._is_over = True
+            self._said.notify_all()
 
     def until_said(self, pattern: str) -> None:
         """Wait until a line matches."""
+
+        def found() -> bool:
+            return any(re.search(pattern, line) for line in self.lines)
+
         with self._said:
-            found = self._said.wait_for(lambda: any(re.search(pattern, line) for line in self.lines), LIMIT_SECONDS)
-        assert found, "\n".join(self.lines)
+            self._said.wait_for(lambda: self._is_over or found(), LIMIT_SECONDS)
+        assert found(), "\n".join(self.lines)
 
     def ended(self) -> int:
         """The exit code, once all has been read."""
@@ -111,8 +121,13 @@ class Run:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Scene:
-    return Scene(tmp_path)
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    scene = Scene(tmp_path)
+    yield scene
+    with open_backend(BackendConfig(home=scene.server / ".greenroom")) as backend:
+        for endpoint in list(backend.endpoints.names()):
+            backend.endpoints.delete(endpoint)
+            backend.endpoints.wait_deleted(endpoint, timeout_seconds=LIMIT_SECONDS)
 
 
 def test_a_server_that_is_gone_for_a_while(scene: Scene) -> None:
