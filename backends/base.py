@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Generic, Protocol, Self, TypeVar, runtime_checkable
 
-from backends.errors import JobFailed, NotFound, NotSupported
+from backends.errors import AlreadyExists, JobFailed, NotFound, NotSupported
 from backends.specs import (
     EndpointSpec,
     EndpointState,
@@ -321,7 +321,13 @@ class Endpoints(ABC):
             state = None
         differs = state is None or not self.serves(spec)
         if differs:
-            self.submit(self.plan(spec) if state is None else self.plan_update(spec))
+            try:
+                self.submit(self.plan(spec) if state is None else self.plan_update(spec))
+            except AlreadyExists:
+                if state is not None:
+                    raise
+                # Somebody else has just created it: change that one, if need be.
+                return self.deploy(spec, timeout_seconds=timeout_seconds)
             status = self.wait_in_service(name, timeout_seconds=timeout_seconds)
             if not self.serves(spec):
                 self.tidy(name)

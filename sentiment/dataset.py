@@ -43,7 +43,7 @@ def prepare(source: str, folder: Path, *, test_share: float, advance: Advance, f
         DataError: the source cannot be used; the text says where and why.
     """
     name = data.PACKAGE if source == data.PACKAGE else Path(source).name
-    place = folder / f"{Path(name).stem}-{_digest(f'{source} {test_share}')}"
+    place = folder / f"{Path(name).stem}-{_digest(f'{source} {test_share}{_state(Path(source))}')}"
     if not fresh and (place / _MANIFEST).exists():
         return _read(place)
     prepared = data.prepare(_reviews(source, folder, advance), place, shares={"test": test_share})
@@ -113,6 +113,14 @@ def _counted(reviews: Iterable[data.Review], advance: Advance) -> Iterable[data.
         if number % 500 == 0:
             advance(number / _PACKAGE_SIZE)
         yield review
+
+
+def _state(source: Path) -> str:
+    """What tells a file from another at the same path; empty if it is none."""
+    if not source.is_file():
+        return ""
+    found = source.stat()
+    return f" {found.st_size} {found.st_mtime_ns}"
 
 
 def _write(dataset: Dataset, place: Path) -> None:

@@ -7,6 +7,7 @@ The rows are read once. Memory holds two numbers for each and the texts of the w
 
 import heapq
 import json
+import math
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -209,6 +210,8 @@ def _thinned(corners: _Floats) -> _Floats:
 
 # --- the report ----------------------------------------------------------------------------------
 
+_Z_95 = 1.959964
+
 # Two colours that are told apart with any kind of colour vision, and in grey.
 _BLUE, _ORANGE, _GREY = "#0060a8", "#c84e00", "#595959"
 
@@ -291,16 +294,16 @@ def _draw_roc(axes: "Axes", evaluation: Evaluation) -> None:
 
 
 def _draw_reliability(axes: "Axes", evaluation: Evaluation) -> None:
-    filled = [b for b in evaluation.calibration if b.mean_probability is not None]
+    filled = [
+        (b.mean_probability, b.share_positive, b.reviews)
+        for b in evaluation.calibration
+        if b.mean_probability is not None and b.share_positive is not None
+    ]
+    means = [mean for mean, _, _ in filled]
     axes.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, label="perfect")
-    axes.plot(
-        [b.mean_probability or 0 for b in filled],
-        [b.share_positive or 0 for b in filled],
-        color=_ORANGE,
-        marker="o",
-        linewidth=1.5,
-        label="model",
-    )
+    axes.plot(means, [share for _, share, _ in filled], color=_ORANGE, marker="o", linewidth=1.5, label="model")
+    lows, highs = zip(*(interval(share, count) for _, share, count in filled), strict=True)
+    axes.vlines(means, lows, highs, color=_ORANGE, linewidth=1, label="95% interval")
     heights = [b.reviews / evaluation.reviews for b in evaluation.calibration]
     lefts = [b.low for b in evaluation.calibration]
     axes.bar(lefts, heights, 1 / BINS, align="edge", color=_BLUE, alpha=0.25, label="share of reviews")
@@ -309,6 +312,17 @@ def _draw_reliability(axes: "Axes", evaluation: Evaluation) -> None:
     axes.set_title(f"Reliability, expected calibration error {evaluation.ece:.2%}")
     _square(axes)
     axes.legend(loc="upper left", frameon=False)
+
+
+def interval(share: float, count: int) -> tuple[float, float]:
+    """Where the true share may lie of which *count* cases showed *share*, with 95% confidence.
+
+    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", 1927.
+    """
+    pull = _Z_95**2 / count
+    middle = (share + pull / 2) / (1 + pull)
+    reach = math.sqrt(share * (1 - share) * pull + pull**2 / 4) / (1 + pull)
+    return middle - reach, middle + reach
 
 
 def _square(axes: "Axes") -> None:

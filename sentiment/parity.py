@@ -208,7 +208,7 @@ def _lines(backend: Backend, uri: str) -> Iterator[list[str]]:
 def _members(what: str, here: Mapping[str, str], there: Mapping[str, str], *, tolerance: float) -> Iterator[Difference]:
     for member in sorted(here.keys() | there.keys()):
         ours, theirs = here.get(member, _ABSENT), there.get(member, _ABSENT)
-        if not _alike(ours, theirs, tolerance):
+        if not alike(ours, theirs, tolerance):
             yield Difference(what, member, _shown(ours), _shown(theirs))
 
 
@@ -233,8 +233,8 @@ def _row(cells: list[str] | None) -> str:
     return _ABSENT if cells is None else "…" + ",".join(cells)[-_SHOWN_CHARS:]
 
 
-def _alike(here: str, there: str, tolerance: float) -> bool:
-    """Same text, or the same document with numbers that lie within *tolerance*."""
+def alike(here: str, there: str, tolerance: float) -> bool:
+    """Whether they are the same text, or the same document with numbers that lie within *tolerance*."""
     return here == there or _near(_read(here), _read(there), tolerance)
 
 
@@ -255,6 +255,9 @@ def _near(here: Any, there: Any, tolerance: float) -> bool:
         return here.keys() == there.keys() and all(_near(here[key], there[key], tolerance) for key in here)
     if isinstance(here, list) and isinstance(there, list):
         return len(here) == len(there) and all(_near(*pair, tolerance) for pair in zip(here, there, strict=True))
+    # A number is not its text, nor true, though Python and a CSV's cell may take one for the other.
+    if any(isinstance(here, kind) != isinstance(there, kind) for kind in (str, bool)):
+        return False
     if here == there:
         return True
     try:

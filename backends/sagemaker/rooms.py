@@ -68,10 +68,13 @@ class _Room(ABC):
         with self._restating(name):
             return self._call(operation, document)
 
-    def _submit(self, plan: Plan, *, is_reused: Callable[[Request], bool] = lambda _: False) -> None:
+    def _submit(
+        self, plan: Plan, *, is_reused: Callable[[Request], bool] = lambda _: False, shares: bool = False
+    ) -> None:
         """Send the requests in order; if one is refused, take back what was created before it.
 
-        Where what a request creates is there already, *is_reused* says whether it will do.
+        Where what a request creates is there already, *is_reused* says whether it will do. One that *shares* takes
+        nothing back if somebody else was quicker: they may have reused it.
         """
         done: list[tuple[str, Mapping[str, Any]]] = []
         for request in plan.requests:
@@ -79,9 +82,11 @@ class _Room(ABC):
                 with self._restating(plan.name):
                     self._call(request.operation, dict(request.document))
             except BackendError as error:
-                if isinstance(error, AlreadyExists) and is_reused(request):
+                is_taken = isinstance(error, AlreadyExists)
+                if is_taken and is_reused(request):
                     continue
-                self._take_back(done)
+                if not (is_taken and shares):
+                    self._take_back(done)
                 raise
             if request.operation.startswith("Create"):
                 done.append((request.operation.removeprefix("Create"), request.document))
@@ -177,7 +182,8 @@ class SageMakerEndpoints(_Room, Endpoints):
 
     def submit(self, plan: Plan) -> None:
         # These have the same name because they are the same.
-        self._submit(plan, is_reused=lambda request: request.operation in {"CreateModel", "CreateEndpointConfig"})
+        reused = {"CreateModel", "CreateEndpointConfig"}
+        self._submit(plan, is_reused=lambda request: request.operation in reused, shares=True)
 
     def serves(self, spec: EndpointSpec) -> bool:
         return self._config_in_use(spec.name) == plans.config_name(spec, role_arn=self._role_arn)

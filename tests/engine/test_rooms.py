@@ -3,13 +3,17 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backends import Backend, open_backend
 from backends.config import BackendConfig
+from backends.engine import Engine
 from backends.errors import AlreadyExists
-from backends.specs import ModelSpec, Split, TransformSpec
+from backends.local.backend import ROLE_ARN, engine_settings
+from backends.sagemaker.rooms import SageMakerEndpoints
+from backends.specs import EndpointSpec, ModelSpec, Split, TransformSpec, Variant
 from tests.archives import archive
 from tests.engine.conftest import PROBE
 
@@ -24,6 +28,9 @@ WANTED = TransformSpec(
     split=Split.LINE,
     assemble=Split.LINE,
 )
+
+
+ENDPOINT = EndpointSpec(name="upper", variants=(Variant(model=WANTED.model),))
 
 
 @pytest.fixture
@@ -47,3 +54,28 @@ def test_a_transform_whose_start_was_cut_short_is_started(backend: Backend) -> N
     with pytest.raises(AlreadyExists, match="upper"):
         backend.transform.start(WANTED)
     assert backend.store.get("s3://bucket/out/a.csv.out") == b"X\n"
+
+
+@pytest.mark.usefixtures("backend")
+def test_two_that_deploy_at_once_share_the_endpoint(tmp_path: Path) -> None:
+    """Whoever is later takes nothing of it away, and finds that it serves what it should."""
+    engine = Engine(engine_settings(BackendConfig(home=tmp_path / "home", images={"probe": PROBE})))
+
+    def overtaken(operation: str, document: dict[str, Any]) -> dict[str, Any]:
+        answer = engine.call(operation, document)
+        if operation == "CreateModel":
+            other.start(ENDPOINT)
+        return answer
+
+    mine, other = (
+        SageMakerEndpoints(call, place="here", role_arn=ROLE_ARN, read_log=engine.read_log, poll_seconds=0.02)
+        for call in (overtaken, engine.call)
+    )
+    try:
+        assert mine.deploy(ENDPOINT, timeout_seconds=LIMIT_SECONDS) is False
+        assert mine.invoke("upper", b"x", content_type="text/csv").body == b"X"
+        assert len(engine.call("ListModels", {})["Models"]) == 1
+    finally:
+        mine.delete("upper")
+        mine.wait_deleted("upper", timeout_seconds=LIMIT_SECONDS)
+        engine.close()

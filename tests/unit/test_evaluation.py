@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from sentiment.evaluation import BINS, Confusion, evaluate, measure, report
+from sentiment.evaluation import BINS, Confusion, evaluate, interval, measure, report
 
 ROWS = st.lists(
     st.tuples(st.text(max_size=3), st.booleans(), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, 1.0]))),
@@ -108,6 +109,7 @@ def test_words_of_the_pictures(tmp_path: Path) -> None:
     assert "judged by the model as" in (tmp_path / "confusion.svg").read_text()
     assert "share of positive reviews found" in (tmp_path / "roc.svg").read_text()
     assert "P(positive) as the model said" in (tmp_path / "reliability.svg").read_text()
+    assert "95% interval" in (tmp_path / "reliability.svg").read_text()
 
 
 def test_one_label_alone(tmp_path: Path) -> None:
@@ -115,3 +117,10 @@ def test_one_label_alone(tmp_path: Path) -> None:
     figures = evaluate([("a", True, 0.9), ("b", True, 1.0)], tmp_path)
     assert figures["auc"] is None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["confusion.svg", "figures.json", "reliability.svg"]
+
+
+@pytest.mark.parametrize(("positive", "count"), [(5, 10), (0, 20), (1, 1), (900, 1000)])
+def test_interval(positive: int, count: int) -> None:
+    """It is what scipy says, which takes over a second to load."""
+    found = binomtest(positive, count).proportion_ci(method="wilson")
+    assert interval(positive / count, count) == pytest.approx((found.low, found.high))
