@@ -6,6 +6,7 @@ Results go to stdout (with ``--json`` as one JSON object), everything else to st
 
 import errno
 import json
+import os
 import sys
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -493,6 +494,8 @@ def config(context: typer.Context, *, as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Run the command line; errors become one sentence on stderr and an exit code."""
+    # Where awscrt is installed botocore signs with it, and a Ctrl-C that meets its callbacks is lost.
+    os.environ.setdefault("BOTO_DISABLE_CRT", "true")
     try:
         # What a command's Exit says is returned; in newer versions of typer that is an interrupt's way too.
         code = app(standalone_mode=False) or 0

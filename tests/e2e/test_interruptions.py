@@ -75,8 +75,10 @@ class Scene:
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            yield Run(process)
-            process.kill()
+            try:
+                yield Run(process)
+            finally:
+                process.kill()
 
 
 class Run:

@@ -79,7 +79,7 @@ def terraform(folder: Path, url: str, *arguments: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_second_plan_is_empty(s3_url: str, web: urllib3.PoolManager, tmp_path: Path) -> None:
     """Buckets, their settings and objects are read back as they were made, changed in place, and destroyed."""
     present = which("terraform") is not None and any(MIRROR.glob("*/hashicorp/aws"))
