@@ -2,7 +2,9 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -238,6 +240,34 @@ def test_checkpoints_outlive_a_job_that_is_killed(make_stage: Callable[..., Stag
     assert stage.trained("first")["TrainingJobStatus"] == "Failed"
     assert stage.train("second", **members)["TrainingJobStatus"] == "Completed"
     assert stage.keys("live/") == ["live/algo-1", "live/algo-2"]
+
+
+PEEK = """
+import sys
+from pathlib import Path
+from backends.engine.runners import Program, RunnerFailed
+from backends.engine.runners.docker import DockerRunner
+from backends.engine.settings import DockerSettings
+
+folder, draft = Path(sys.argv[1]), Path(sys.argv[1], "draft")
+start = {"argument": "train", "entrypoint": ("sleep", "60"), "root": folder / "ml", "log_path": folder / "log"}
+(folder / "ml").mkdir()
+running = DockerRunner(DockerSettings()).start(Program(label="gone", name="gone", image=sys.argv[2], **start))
+print(list(running.peek("checkpoints", draft).iterdir()))
+running.remove()
+try:
+    print(running.peek("checkpoints", draft))
+except RunnerFailed as gone:
+    print(gone)
+"""
+
+
+def test_a_container_that_is_gone_has_no_empty_folders(tmp_path: Path) -> None:
+    """What was stored of it must not be taken for deleted; a folder that the program has removed is."""
+    peek = [sys.executable, "-c", PEEK, str(tmp_path), probe_image()]
+    seen = subprocess.run(peek, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert seen[0] == "[]"
+    assert "No such container" in seen[1]
 
 
 def test_a_host_each(make: Callable[..., Stage]) -> None:

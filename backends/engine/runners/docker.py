@@ -346,9 +346,13 @@ class _Container(Running):
     def _copy(self, folder: str, target: Path) -> None:
         layout.remove(target)
         target.mkdir(parents=True)
-        with answering(f"give back /opt/ml/{folder}"), suppress(NotFound):  # The program may have removed it.
-            chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
-            archives.receive(chunks, target, origin=f"/opt/ml/{folder}")
+        with answering(f"give back /opt/ml/{folder}"):
+            try:
+                chunks, _ = self._client.get_archive(self._name, f"/opt/ml/{folder}", chunk_size=1 << 20)
+            except NotFound:
+                self._client.inspect_container(self._name)  # It is there, so the program has removed the folder.
+            else:
+                archives.receive(chunks, target, origin=f"/opt/ml/{folder}")
 
     def _put(self, container: str, folder: str, chunks: Iterable[bytes]) -> None:
         self._client.put_archive(container, folder, chunks)
