@@ -324,6 +324,9 @@ def run(
         if web_tier := session.web_tier():
             web_tier.own(done.endpoint)
         session.show_command(done.endpoint)
+        session.reporter.say(
+            "step 7 is yours: `sentiment web` serves the page, `sentiment predict TEXT` asks from here"
+        )
         _print(done, as_json=as_json)
 
 
