@@ -1,17 +1,20 @@
 """Real containers for tests: images of the Docker engine that is here, built where they are missing."""
 
 import subprocess
+import time
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 import docker
 
-from backends.engine.runners.containers import NAME_LABEL
+from backends.engine.runners.containers import NAME_LABEL, RUN_LABEL
 from backends.images import build
 from sentiment.bundle import DOCKERFILE, build_context
 from tests.requirements import require
 
 BASE = "python:3.11-slim-bookworm"
+_STARTED = int(time.time())  # A volume's time has whole seconds.
 _IMAGES = Path(__file__).parent / "images"
 
 
@@ -40,14 +43,31 @@ def streamer_image() -> str:
 
 
 def left_over(name: str) -> list[str]:
-    """Containers, volumes and networks that bear the label of the job or endpoint *name*."""
+    """Containers, volumes and networks of this test run that bear the label of the job or endpoint *name*."""
+    return _labelled(NAME_LABEL, name, since=_STARTED)
+
+
+def left_by(seat: str) -> list[str]:
+    """Containers, volumes and networks of the supervisor that has or had this *seat*."""
+    return _labelled(RUN_LABEL, seat, since=0)
+
+
+def _labelled(label: str, value: str, *, since: float) -> list[str]:
+    """What bears the label and is not older than *since*, for a run that was killed may have left its own."""
     client = docker.from_env()
-    chosen: dict[str, str | list[str] | bool] = {"label": f"{NAME_LABEL}={name}"}
-    found = [str(container.id) for container in client.containers.list(all=True, filters=chosen, ignore_removed=True)]
-    found += [str(volume.name) for volume in client.volumes.list(filters=chosen)]
-    found += [str(network.name) for network in client.networks.list(filters=chosen)]
+    chosen: dict[str, str | list[str] | bool] = {"label": f"{label}={value}"}
+    found = [
+        *client.containers.list(all=True, filters=chosen, ignore_removed=True),
+        *client.volumes.list(filters=chosen),
+        *client.networks.list(filters=chosen),
+    ]
     client.close()
-    return found
+    return [str(thing.id) for thing in found if _made(thing.attrs) >= since]
+
+
+def _made(facts: dict[str, str]) -> float:
+    """When a thing was made, from its ``docker inspect``."""
+    return datetime.fromisoformat(facts.get("Created") or facts["CreatedAt"]).timestamp()
 
 
 def require_engine() -> None:

@@ -9,9 +9,11 @@ from typing import Any
 import docker
 import pytest
 
+from backends.engine.site import ENDPOINT, TRAINING, TRANSFORM
+from backends.engine.state import State
 from sentiment.data import package_reviews
 from tests.archives import archive
-from tests.docker_engine import left_over, require_engine
+from tests.docker_engine import left_by, require_engine
 from tests.e2e.conftest import Shell, opened_shell, served_page
 
 REVIEWS = 300
@@ -25,11 +27,19 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     folder = tmp_path_factory.mktemp("docker")
     with opened_shell(folder, GREENROOM_RUNNER="docker", SENTIMENT_IMAGE=IMAGE, GREENROOM_DOCKER__DEBUG_PORT="0") as it:
         yield it
-        made = [resource["name"] for resource in it.json("status")["resources"]]
-    assert [name for name in made if left_over(name)] == []
+        seats = seats_of(it)
+    assert [name for name, seat in seats.items() if left_by(seat)] == []
     client = docker.from_env()
     client.images.remove(IMAGE)
     client.close()
+
+
+def seats_of(shell: Shell) -> dict[str, str]:
+    """The seat of each job's and endpoint's supervisor, by name: other engines have things of these names too."""
+    state = State(shell.folder / ".greenroom" / "state.db")
+    seats = {it.name: it.facts["seat"] for kind in (TRAINING, TRANSFORM, ENDPOINT) for it in state.every(kind)}
+    state.close()
+    return seats
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def test_six_steps_run_in_containers(shell: Shell, run: tuple[Any, str]) -> None
     result, _ = run
     assert result["train_size"] + result["test_size"] == REVIEWS
     assert result["accuracy"] > 0.6
-    left = {resource["name"]: left_over(resource["name"]) for resource in shell.json("status")["resources"]}
+    left = {name: left_by(seat) for name, seat in seats_of(shell).items()}
     assert [(name, len(found)) for name, found in left.items() if found] == [(result["endpoint"], 2)]
 
 
