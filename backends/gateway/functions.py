@@ -35,9 +35,9 @@ from backends.naming import partition_of
 logger = logging.getLogger("greenroom.function")
 
 MAX_PAYLOAD_BYTES = worker.MAX_PAYLOAD_BYTES
-# A request waits this long for a busy environment before another is started: a new one costs half a second of
-# CPU, so it would slow down a quick handler rather than help it.
-PATIENCE_SECONDS = 0.05
+# A request waits this long for a busy environment before another is started. Lambda would not wait; here a new one
+# costs half a second of CPU, which a visitor with a request or two at a time is spared.
+PATIENCE_SECONDS = 0.02
 _STREAM_BUFFER_BYTES = 1024 * 1024
 _LONGEST_LOG_LINE_BYTES = 64 * 1024
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
