@@ -229,7 +229,8 @@ async def _carried_out(carry_out: Operation, members: Members) -> Members:
 
 def _head(scope: Scope) -> Head:
     raw = scope.get("raw_path") or scope["path"].encode()
-    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+    asked = scope["query_string"].decode("latin-1")
+    query = parse_qs(asked, keep_blank_values=True, max_num_fields=1000) if asked else {}
     # Of several that have one name the first counts.
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
     return Head(method=scope["method"], path=raw.decode("latin-1"), query=query, headers=headers)

@@ -26,11 +26,11 @@ class Containers:
     ) -> Answer:
         """One request, sent once, and its answer, as :meth:`Exchange.send` gives it, with the same errors."""
         start = f"{head_of(address, 'POST', path, headers)}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
         connection: _Connection | None = None
         try:
-            async with asyncio.timeout(timeout_seconds):
-                connection = await self._connection(address)
-                answer = await connection.ask(start + body, answer_limit_bytes)
+            connection = await self._connection(address, deadline)
+            answer = await connection.ask(start + body, answer_limit_bytes, deadline)
         except BaseException as exc:
             if connection is not None:
                 connection.transport.abort()
@@ -52,7 +52,7 @@ class Containers:
                 connection.transport.abort()
         self._idle.clear()
 
-    async def _connection(self, address: Address) -> "_Connection":
+    async def _connection(self, address: Address, deadline: float) -> "_Connection":
         idle = self._idle.pop(address, [])
         while idle:
             connection = idle.pop()
@@ -60,7 +60,8 @@ class Containers:
                 self._idle[address] = idle
                 return connection
             connection.transport.close()
-        _, fresh = await asyncio.get_running_loop().create_connection(_Connection, *address)
+        async with asyncio.timeout_at(deadline):
+            _, fresh = await asyncio.get_running_loop().create_connection(_Connection, *address)
         return fresh
 
 
@@ -74,12 +75,16 @@ class _Connection(asyncio.Protocol):
         self._reply = Reply()
         self._answer: asyncio.Future[Answer] | None = None
 
-    def ask(self, request: bytes, limit_bytes: int) -> asyncio.Future[Answer]:
-        """Send *request*. Raises NoAnswer or OSError in the future."""
-        self._reply = Reply(limit_bytes)
-        self._answer = asyncio.get_running_loop().create_future()
+    async def ask(self, request: bytes, limit_bytes: int, deadline: float) -> Answer:
+        """Send *request* and wait for its answer. Raises NoAnswer, TimeoutError, OSError."""
+        loop = asyncio.get_running_loop()
+        self._reply, self._answer = Reply(limit_bytes), loop.create_future()
+        timer = loop.call_at(deadline, self._expire)
         self.transport.write(request)
-        return self._answer
+        try:
+            return await self._answer
+        finally:
+            timer.cancel()
 
     def is_usable(self) -> bool:
         """False if the server has closed it, or says what nobody asked for."""
@@ -97,6 +102,10 @@ class _Connection(asyncio.Protocol):
             self._feed(b"")
         elif self._answer is not None and not self._answer.done():
             self._answer.set_exception(exc)
+
+    def _expire(self) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(TimeoutError())
 
     def _feed(self, data: bytes) -> None:
         if self._answer is None or self._answer.done():

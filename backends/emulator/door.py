@@ -6,6 +6,7 @@ Served beyond loopback, the emulator answers others' questions, but what changes
 import re
 import secrets
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from backends.emulator.protocol.models import Head
@@ -65,6 +66,7 @@ def _is_local(host: str) -> bool:
     return host in _LOOPBACK_NAMES or host.endswith(".localhost")
 
 
+@lru_cache(maxsize=1024)
 def _name(url: str) -> str:
     try:
         return urlsplit(url).hostname or ""

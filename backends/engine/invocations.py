@@ -1,10 +1,12 @@
 """InvokeEndpoint (contract B.2, B.6): from the caller's process straight to the container."""
 
+import json
 import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import lru_cache
 
 from backends.engine import routing
 from backends.engine.exchange import Arriving, Exchange
@@ -133,10 +135,10 @@ class Invoker:
             ServiceError: ValidationError for an unknown endpoint or variant or too large a body.
         """
         name = request["EndpointName"]
-        endpoint = self._serving(name)
+        endpoint, facts = self._serving(name)
         for member in _OTHER_KINDS & request.keys():
             raise _invalid(f"{member} is not allowed for endpoint {name}.")
-        variant = routing.choose(routing.fleet(endpoint.facts), request.get("TargetVariant"), endpoint=name)
+        variant = routing.choose(routing.fleet(facts), request.get("TargetVariant"), endpoint=name)
         return Invocation(self._site, variant, request, self._slots_of(endpoint) if "serverless" in variant else None)
 
     def invoke(self, request: Document) -> Document:
@@ -179,12 +181,14 @@ class Invoker:
         for name in {*self._exchanges, *self._slots}:
             self._forget(name)
 
-    def _serving(self, name: str) -> Resource:
+    def _serving(self, name: str) -> tuple[Resource, Document]:
+        """The endpoint and its facts, which are not to be changed."""
         endpoint = self._site.state.find(ENDPOINT, name)
-        if endpoint is None or endpoint.facts["status"] not in SERVING:
+        facts = {"status": ""} if endpoint is None else _facts(endpoint.facts_text)
+        if endpoint is None or facts["status"] not in SERVING:
             self._forget(name)
             raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
-        return endpoint
+        return endpoint, facts
 
     def _forget(self, name: str) -> None:
         """Close what is open for an endpoint."""
@@ -215,6 +219,13 @@ class Invoker:
                 slots = Slots(self._site.folder(endpoint) / "slots")
                 self._slots[endpoint.name] = endpoint.created, slots
             return slots
+
+
+@lru_cache(maxsize=256)
+def _facts(text: str) -> Document:
+    """What *text* says: most endpoints are as they were at the last request."""
+    facts: Document = json.loads(text)
+    return facts
 
 
 def _addresses(facts: Document) -> set[Address]:
