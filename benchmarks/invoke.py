@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -117,10 +118,12 @@ def bare_call(
     def call() -> None:
         try:
             connection.request(method, path, body=BODY, headers=headers)
-            connection.getresponse().read()
+            response = connection.getresponse()
+            answer = response.read()
         except OSError:
             connection.close()
             raise
+        assert response.status == HTTPStatus.OK, answer
 
     return call
 

@@ -1,16 +1,17 @@
-"""The page's path: gateway → handler → runtime API → endpoint, beside the endpoint's container asked directly.
+"""The application's endpoint by the page's path (gateway → handler → runtime API) and by InvokeEndpoint.
 
-Trains and deploys in a scratch folder first.
+Beside its container asked directly. Trains and deploys in a scratch folder first.
 """
 
 import http.client
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,16 +19,21 @@ from backends.config import load_config
 from backends.engine import Engine
 from backends.local.backend import engine_settings
 from benchmarks.figures import Figure
+from benchmarks.invoke import bare_call, beside_container, in_turns, wire_call
+from benchmarks.servers import greenroom
 
 _CLIENTS = 8
 _ONE_BY_ONE = 300
+_CALLS = 500
 _SECONDS = 8.0
+_WARM_SECONDS = 4.0
 _REVIEW = "An odd little film: slow to start, but the last half hour is wonderful and I did not want it to end. " * 4
 
 
 def figures() -> list[Figure]:
     """One client's latency, then eight clients' throughput, at the gateway and at the bare container."""
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["GREENROOM_HOME"] = f"{folder}/home"
         sentiment = str(Path(sys.executable).with_name("sentiment"))
         subprocess.run([sentiment, "run"], cwd=folder, check=True, capture_output=True)
         try:
@@ -44,9 +50,14 @@ def figures() -> list[Figure]:
                 through = _both(page, "/predict", {"text": _REVIEW})
                 bare = _both(f"127.0.0.1:{port}", "/invocations", {"text": _REVIEW})
                 server.terminate()
+            with greenroom(Path(folder)) as emulator:
+                by_call = in_turns(
+                    {"bare": lambda: bare_call(port), "wire": lambda: wire_call(emulator, "sentiment")}, _CALLS
+                )
         finally:
             subprocess.run([sentiment, "destroy", "--yes"], cwd=folder, check=True, capture_output=True)
     return [
+        *beside_container(by_call, "wire", "InvokeEndpoint through `greenroom serve`, the application's model"),
         Figure(
             what="page path, one client, p50 / p99",
             ours=f"{through['p50'] * 1e3:.1f} / {through['p99'] * 1e3:.1f} ms",
@@ -65,7 +76,7 @@ def figures() -> list[Figure]:
 
 
 def _container_port(folder: Path) -> int:
-    engine = Engine(engine_settings(load_config(home=folder / ".greenroom")))
+    engine = Engine(engine_settings(load_config(home=folder / "home")))
     try:
         (endpoint,) = engine.site.state.every("endpoint")
         port: int = endpoint.facts["variants"][0]["address"][1]
@@ -75,21 +86,18 @@ def _container_port(folder: Path) -> int:
 
 
 def _both(address: str, path: str, document: dict[str, str]) -> dict[str, float]:
-    for _ in range(_CLIENTS):
-        _ask_for(address, path, document, seconds=0.5)  # Warm: every environment and worker has answered.
+    _rate(address, path, document, seconds=_WARM_SECONDS)  # Every environment and worker has answered.
     one = sorted(_ask_for(address, path, document, count=_ONE_BY_ONE))
-    counts: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: counts.append(len(_ask_for(address, path, document, seconds=_SECONDS))))
-        for _ in range(_CLIENTS)
-    ]
-    started = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    rate = sum(counts) / (time.perf_counter() - started)
+    rate = _rate(address, path, document, seconds=_SECONDS)
     return {"p50": statistics.median(one), "p99": one[int(len(one) * 0.99)], "rate": rate}
+
+
+def _rate(address: str, path: str, document: dict[str, str], *, seconds: float) -> float:
+    """Answers a second that :data:`_CLIENTS` clients get together."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(_CLIENTS) as pool:
+        taken = pool.map(lambda _: _ask_for(address, path, document, seconds=seconds), range(_CLIENTS))
+        return sum(map(len, taken)) / (time.perf_counter() - began)
 
 
 def _ask_for(
