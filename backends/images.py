@@ -23,12 +23,25 @@ Say = Callable[[str], None]
 Advance = Callable[[float], None]
 
 
+_VERSION_SECONDS = 10
+
+
 class PushFailed(BackendError):
     """The registry did not take an image; the text holds its own words."""
 
 
 class BuildFailed(BackendError):
     """The engine gave a build up; the text holds the last lines of it."""
+
+
+def engine_version() -> str:
+    """The version of the Docker engine that images and containers are made with. Raises BackendUnavailable: none."""
+    with answering("say its version"):
+        client = connect(timeout_seconds=_VERSION_SECONDS)
+        try:
+            return str(client.version()["Version"])
+        finally:
+            client.close()
 
 
 def build(

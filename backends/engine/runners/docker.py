@@ -152,7 +152,7 @@ class DockerRunner(Runner):
                 if network := next(iter(networks.keys() - {"host", "none"}), ""):
                     return Reach(network=network)
         where = urlsplit(os.environ.get("DOCKER_HOST") or ContextAPI.kwargs_from_context().get("base_url", ""))
-        if where.hostname and where.scheme in {"tcp", "http", "https", "ssh"}:
+        if where.hostname and where.scheme in {"tcp", "http", "https"}:
             return Reach(published_at=socket.gethostbyname(where.hostname))
         return Reach(published_at=LOOPBACK)
 
@@ -389,11 +389,22 @@ class _Container(Running):
         return bindings[0]["HostIp"], int(bindings[0]["HostPort"])
 
 
-def connect() -> APIClient:
-    """The engine that ``DOCKER_HOST`` or the current context names."""
+def connect(*, timeout_seconds: int = _TIMEOUT_SECONDS) -> APIClient:
+    """The engine that ``DOCKER_HOST`` or the current context names.
+
+    Raises:
+        RunnerFailed: it is to be reached by SSH.
+        DockerException: it is not there.
+    """
     where = kwargs_from_env() if os.environ.get("DOCKER_HOST") else ContextAPI.kwargs_from_context()
-    client = APIClient(**where, version="auto", timeout=_TIMEOUT_SECONDS)
-    if client.base_url.startswith(("http://", "https://")):  # Not a socket, a pipe or SSH.
+    if where.get("base_url", "").startswith("ssh:"):
+        raise RunnerFailed(
+            f"the Docker engine at {where['base_url']} cannot be used: SSH leads to the engine, but not to the ports "
+            "of the servers in its containers. Give its TCP address: DOCKER_HOST=tcp://HOST:2376 with "
+            "DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH."
+        )
+    client = APIClient(**where, version="auto", timeout=timeout_seconds)
+    if client.base_url.startswith(("http://", "https://")):  # Not a socket or a pipe.
         client.mount(client.base_url, _LongLived())
     return client
 
