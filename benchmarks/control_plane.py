@@ -18,8 +18,8 @@ from benchmarks.servers import Client, authorization, greenroom, moto
 ROUNDS = 3
 ROLE = "arn:aws:iam::000000000000:role/any"
 # What is recorded, and how often in a round; a training job is also run, by the emulator alone.
-KINDS = {"Model": 100, "EndpointConfig": 100, "TrainingJob": 10}
-QUESTIONS = 100
+KINDS = {"Model": 300, "EndpointConfig": 300, "TrainingJob": 10}
+QUESTIONS = 300
 PAGE = 10
 HEADERS = {"Authorization": authorization("sagemaker"), "Content-Type": "application/x-amz-json-1.1"}
 
