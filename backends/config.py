@@ -4,7 +4,9 @@ Flags win over environment variables (``GREENROOM_…``), these over the file, t
 """
 
 import difflib
+import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from backends.errors import BackendUnavailable, InvalidSpec
 
 DEFAULT_FILE = Path("greenroom.toml")
+_PREFIX = "GREENROOM_"
+# docker-compose.yml's: the image of the whole stack.
+_NO_SETTING = "GREENROOM_IMAGE"
+_ALMOST = 0.9
 
 
 class DockerConfig(BaseModel):
@@ -36,7 +42,7 @@ class DockerConfig(BaseModel):
 class BackendConfig(BaseSettings):
     """Everything that decides where the pipeline runs. Immutable; made by :func:`load_config`."""
 
-    model_config = SettingsConfigDict(env_prefix="GREENROOM_", frozen=True, extra="forbid", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid", env_nested_delimiter="__")
 
     backend: Literal["local", "aws"] = Field(default="local", description="where to run: this machine, or AWS")
     runner: Literal["process", "docker"] = Field(default="process", description="how the local backend runs programs")
@@ -89,8 +95,10 @@ def load_config(path: Path | None = None, **flags: Any) -> BackendConfig:
     *path* None means ``greenroom.toml`` in the working folder, if there is one. Paths in the file are relative to it.
 
     Raises:
-        InvalidSpec: the file cannot be read, or a key or value is not known; the text names the nearest key.
+        InvalidSpec: the file cannot be read, a key or value is not known, or a variable is misspelt; the text names the
+            nearest key.
     """
+    _check_spelling(os.environ)
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         from_environment = BackendConfig().model_dump(exclude_unset=True)
@@ -102,6 +110,17 @@ def load_config(path: Path | None = None, **flags: Any) -> BackendConfig:
         return BackendConfig(**merged)
     except ValidationError as exc:
         raise InvalidSpec(_explain(exc, path), kind="configuration") from exc
+
+
+def _check_spelling(variables: Iterable[str]) -> None:
+    """Refuse what is almost a setting: the setting itself would silently keep its default."""
+    known = [f"{_PREFIX}{name.upper()}" for name in BackendConfig.model_fields]
+    for variable in variables:
+        name = variable.partition("__")[0]
+        if not name.startswith(_PREFIX) or name in known or name == _NO_SETTING:
+            continue
+        if near := difflib.get_close_matches(name, known, n=1, cutoff=_ALMOST):
+            raise InvalidSpec(f"the variable {name} is not a setting; did you mean {near[0]}?", kind="configuration")
 
 
 def _localstack_url() -> str:

@@ -49,6 +49,31 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path) -> None:
         load_config()
 
 
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("GREENROOM_RUNER", "GREENROOM_RUNNER"),
+        ("GREENROOM_BACKENDS", "GREENROOM_BACKEND"),
+        ("GREENROOM_ENDPOINTURL", "GREENROOM_ENDPOINT_URL"),
+        ("GREENROOM_DOCKERS__PIDS", "GREENROOM_DOCKER"),
+    ],
+)
+def test_a_misspelt_variable_names_the_nearest_setting(
+    monkeypatch: pytest.MonkeyPatch, misspelt: str, meant: str
+) -> None:
+    """Rather than that the default is taken."""
+    monkeypatch.setenv(misspelt, "docker")
+    with pytest.raises(InvalidSpec, match=f"did you mean {meant}"):
+        load_config()
+
+
+@pytest.mark.parametrize("name", ["GREENROOM_IMAGE", "GREENROOM_TOKEN", "GREENROOM_RUN", "GREENROOM_REQUIRE"])
+def test_other_variables_are_let_be(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Those that other parts of the project read."""
+    monkeypatch.setenv(name, "x")
+    assert load_config().runner == "process"
+
+
 @pytest.mark.parametrize("text", ["= broken", "\xff", 'backend = "azure"', "home = 3"])
 def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     """Nothing is guessed."""
