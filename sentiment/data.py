@@ -23,7 +23,7 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -370,11 +370,16 @@ def prepare(reviews: Iterable[Review], folder: Path | str, *, shares: Mapping[st
         raise ValueError(f"shares must be above 0 and below 1 together, train being what is left; not {shares}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    # It has no name, so that even a kill leaves nothing behind.
-    with tempfile.TemporaryFile(dir=folder) as spool:
-        digests, positive, splits = _spool(reviews, spool)
-        names, parts = _given_parts(splits) if splits else _chosen_parts(digests, positive, shares)
-        counts = _deal(spool, folder, names, parts)
+    try:
+        # It has no name, so that even a kill leaves nothing behind.
+        with tempfile.TemporaryFile(dir=folder) as spool:
+            digests, positive, splits = _spool(reviews, spool)
+            names, parts = _given_parts(splits) if splits else _chosen_parts(digests, positive, shares)
+            counts = _deal(spool, folder, names, parts)
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # Which it only is if it is empty.
+        raise
     return Prepared(
         MappingProxyType(
             {

@@ -408,7 +408,7 @@ def test_given_split_is_kept(tmp_path: Path) -> None:
 def test_unusable_reviews(tmp_path: Path, reviews: list[Review], says: str) -> None:
     """Nothing is written where the reviews cannot be used."""
     with pytest.raises(DataError, match=says):
-        prepare(reviews, tmp_path)
+        prepare(reviews, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
 
