@@ -13,6 +13,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from backends.config import load_config
@@ -33,14 +34,14 @@ _REVIEW = "An odd little film: slow to start, but the last half hour is wonderfu
 def figures() -> list[Figure]:
     """One client's latency, then eight clients' throughput, at the gateway and at the bare container."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["GREENROOM_HOME"] = f"{folder}/home"
+        place: dict[str, Any] = {"cwd": folder, "env": {**os.environ, "GREENROOM_HOME": f"{folder}/home"}}
         sentiment = str(Path(sys.executable).with_name("sentiment"))
-        subprocess.run([sentiment, "run"], cwd=folder, check=True, capture_output=True)
+        subprocess.run([sentiment, "run"], **place, check=True, capture_output=True)
         try:
             port = _container_port(Path(folder))
             with subprocess.Popen(
                 [sentiment, "web", "--port", "0", "--json"],
-                cwd=folder,
+                **place,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 text=True,
@@ -55,7 +56,7 @@ def figures() -> list[Figure]:
                     {"bare": lambda: bare_call(port), "wire": lambda: wire_call(emulator, "sentiment")}, _CALLS
                 )
         finally:
-            subprocess.run([sentiment, "destroy", "--yes"], cwd=folder, check=True, capture_output=True)
+            subprocess.run([sentiment, "destroy", "--yes"], **place, check=True, capture_output=True)
     return [
         *beside_container(by_call, "wire", "InvokeEndpoint through `greenroom serve`, the application's model"),
         Figure(
