@@ -5,7 +5,7 @@ from typing import Any
 
 from backends.aws.account import Busy
 from backends.errors import BackendUnavailable
-from backends.sagemaker.readings import ServiceError, says, says_taken
+from backends.sagemaker.readings import ServiceError, says, says_taken, says_under_way
 from backends.sagemaker.rooms import Call
 from backends.waiting import SYSTEM_CLOCK, Clock, persistent
 
@@ -19,8 +19,9 @@ _log = logging.getLogger("greenroom.aws")
 def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, clock: Clock = SYSTEM_CLOCK) -> Call:
     """*call*, but if the place has ever been reached, a loss of it is borne for *patience_seconds*.
 
-    A Create that was sent again because its answer got lost may be refused as it had been carried out: it counts as
-    carried out where what exists says all that was asked for. Invocations are not repeated.
+    What was sent again because its answer got lost may be refused as it had been carried out: a Create counts as
+    carried out where what exists says all that was asked for, an endpoint's update or deletion where it is under way.
+    Invocations are not repeated.
     """
     reached = False
 
@@ -38,8 +39,7 @@ def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, cl
                 sent_again = True
                 raise
             except ServiceError as error:
-                again = sent_again or error.sent_again
-                if again and says_taken(error) and operation.startswith("Create") and exists_as(operation, document):
+                if (sent_again or error.sent_again) and _is_carried_out(call, operation, document, error):
                     return {}
                 raise
 
@@ -52,12 +52,21 @@ def persevering(call: Call, *, patience_seconds: float, pause_seconds: float, cl
         reached = True
         return answer
 
-    def exists_as(operation: str, document: dict[str, Any]) -> bool:
+    return asked
+
+
+def _is_carried_out(call: Call, operation: str, document: dict[str, Any], refusal: ServiceError) -> bool:
+    """Whether *refusal* of what was sent again only says that it has been carried out."""
+    if operation.startswith("Create") and says_taken(refusal):
         resource = operation.removeprefix("Create")
         described = call(f"Describe{resource}", {f"{resource}Name": document[f"{resource}Name"]})
         return says(described, {member: value for member, value in document.items() if member != "Tags"})
-
-    return asked
+    if operation not in {"DeleteEndpoint", "UpdateEndpoint"} or not says_under_way(refusal):
+        return False
+    described = call("DescribeEndpoint", {"EndpointName": document["EndpointName"]})
+    if operation == "DeleteEndpoint":
+        return bool(described["EndpointStatus"] == "Deleting")
+    return says(described.get("PendingDeploymentSummary"), {"EndpointConfigName": document["EndpointConfigName"]})
 
 
 def settling(call: Call, clock: Clock = SYSTEM_CLOCK) -> Call:

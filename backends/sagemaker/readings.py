@@ -123,7 +123,7 @@ def restated(error: ServiceError, *, kind: str, name: str, place: str) -> Backen
         branch = NotFound
     elif says_taken(error):
         branch = AlreadyExists
-    elif "The request was rejected because" in error.message or "in-progress" in error.message:
+    elif "The request was rejected because" in error.message or says_under_way(error):
         branch = Conflict
     elif error.code in {"ValidationException", "ValidationError"}:
         branch = InvalidSpec
@@ -146,6 +146,11 @@ def says_missing(error: ServiceError) -> bool:
 def says_taken(error: ServiceError) -> bool:
     """True when *error* says that the name of what was to be made is taken."""
     return error.code == "ResourceInUse" or "already existing" in error.message
+
+
+def says_under_way(error: ServiceError) -> bool:
+    """True when *error* says that an endpoint is being changed or removed."""
+    return "in-progress" in error.message
 
 
 def says(found: object, asked: object) -> bool:

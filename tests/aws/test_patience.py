@@ -1,7 +1,7 @@
 """What is borne: a role that is new, a place that is lost, an answer that did not come back."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from backends.engine import Engine
 from backends.errors import AlreadyExists, BackendUnavailable
 from backends.local.backend import ROLE_ARN, engine_settings
 from backends.sagemaker.readings import ServiceError
-from backends.specs import JobState, TrainingSpec
+from backends.specs import EndpointSpec, JobState, ModelSpec, TrainingSpec, Variant
+from tests.archives import archive
 from tests.clock import Jumping
 from tests.conformance.rigs import PROBE
 from tests.emulator import serving
@@ -110,15 +111,16 @@ def test_what_is_said_at_once(operations: list[str]) -> None:
 
 
 class Losing:
-    """The emulator behind a line that swallows the first *lost* answers to CreateTrainingJob, each after the fact."""
+    """The emulator behind a line that swallows the first *lost* answers to *operation*, each after the fact."""
 
-    def __init__(self, app: Any, lost: int) -> None:
+    def __init__(self, app: Any, lost: int, operation: str) -> None:
         self._app = app
         self._left = lost
+        self._target = f".{operation}".encode()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         target = dict(scope.get("headers", ())).get(b"x-amz-target", b"")
-        if not target.endswith(b".CreateTrainingJob") or not self._left:
+        if not target.endswith(self._target) or not self._left:
             await self._app(scope, receive, send)
             return
         self._left -= 1
@@ -132,13 +134,13 @@ async def _swallow(message: Any) -> None:
 
 
 @contextmanager
-def losing(folder: Path, lost: int) -> Iterator[Backend]:
+def losing(folder: Path, lost: int, operation: str = "CreateTrainingJob") -> Iterator[Backend]:
     """The AWS backend at an emulator whose answers get lost."""
     engine = Engine(engine_settings(BackendConfig(home=folder, images={"probe": PROBE})))
     engine.site.store.ensure_bucket("bucket")
     with (
         pytest.MonkeyPatch.context() as environment,
-        serving(Losing(create_app(engine), lost)) as url,
+        serving(Losing(create_app(engine), lost, operation)) as url,
     ):
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             environment.setenv(variable, "test")
@@ -176,3 +178,47 @@ def test_a_job_that_was_there_before_is_not(tmp_path: Path) -> None:
                 backend.training.start(spec(mode))
     with losing(tmp_path, 1) as backend, pytest.raises(AlreadyExists):
         backend.training.start(spec("fail"))
+
+
+def test_an_endpoint_whose_answer_got_lost_is_changed(tmp_path: Path) -> None:
+    """Its update and its deletion are asked again after the fact."""
+    for operation in ("UpdateEndpoint", "DeleteEndpoint"):
+        with losing(tmp_path / operation, 1, operation) as backend:
+            for answer in (b"a", b"b"):
+                uri = f"s3://bucket/{answer.decode()}/model.tar.gz"
+                backend.store.put(uri, archive({"model.txt": answer}))
+                served = Variant(model=ModelSpec(image="probe", artifact_uri=uri))
+                backend.endpoints.deploy(EndpointSpec(name="served", variants=(served,)))
+                assert backend.endpoints.invoke("served", b"model").body == answer
+            backend.endpoints.delete("served")
+            backend.endpoints.wait_deleted("served")
+
+
+UNDER_WAY = ServiceError("ValidationException", 'Cannot update in-progress endpoint "arn:…".')
+
+
+@pytest.mark.parametrize(
+    ("operation", "described", "is_ours"),
+    [
+        ("DeleteEndpoint", {"EndpointStatus": "Deleting"}, True),
+        ("DeleteEndpoint", {"EndpointStatus": "Updating"}, False),
+        ("UpdateEndpoint", {"PendingDeploymentSummary": {"EndpointConfigName": "new"}}, True),
+        ("UpdateEndpoint", {"PendingDeploymentSummary": {"EndpointConfigName": "other"}}, False),
+        ("UpdateEndpoint", {"EndpointStatus": "Deleting"}, False),
+    ],
+)
+def test_an_endpoint_on_its_way(operation: str, described: dict[str, Any], *, is_ours: bool) -> None:
+    """What was sent again is refused as it is under way, or as something else is."""
+    answers: Iterator[Exception | dict[str, Any]] = iter([{}, BackendUnavailable("lost"), UNDER_WAY, described])
+
+    def call(asked: str, document: dict[str, Any]) -> dict[str, Any]:
+        del asked, document
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    patient = persevering(call, patience_seconds=PATIENCE_SECONDS, pause_seconds=PAUSE_SECONDS, clock=Jumping())
+    patient("ListEndpoints", {})
+    with nullcontext() if is_ours else pytest.raises(ServiceError, match="in-progress"):
+        assert patient(operation, {"EndpointName": "served", "EndpointConfigName": "new"}) == {}
