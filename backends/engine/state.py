@@ -2,8 +2,8 @@
 
 A *resource* is a training job, model, endpoint … of one name. Its ``request`` is the document that made it and
 never changes; its ``facts`` are what the platform adds (status, times, reasons) and change in transactions.
-Write-ahead logging lets readers go on while somebody writes. As with the object store, what was acknowledged survives
-the death of any process; a power cut may cost the last seconds, never the file's soundness (``synchronous=NORMAL``).
+Write-ahead logging lets readers go on while somebody writes; ``synchronous=FULL`` means that what was
+acknowledged survives a power cut (case S25).
 """
 
 import json
@@ -177,7 +177,7 @@ class State:
         if db is None:
             db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
+            db.execute("PRAGMA synchronous = FULL")
             self._local.db = db
         return db
 
