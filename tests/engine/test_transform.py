@@ -369,8 +369,8 @@ def test_an_object_that_vanishes_fails_alone(make_stage: MakeStage) -> None:
     """Deleted between the listing and its turn: the others are processed."""
     stage = make_stage()
     stage.model("model")
-    for key in "abc":
-        stage.put(f"vanishing/{key}", b"sleep=0.3\n")
+    for key, seconds in ("a", 0), ("b", 3), ("c", 0):
+        stage.put(f"vanishing/{key}", b"sleep=%d\n" % seconds)
     stage.call("CreateTransformJob", **stage.transform_request("vanish", TransformInput=source("vanishing/")))
     stage.until(lambda: stage.data_log("vanish"), bool)
     stage.engine.site.store.delete("s3://bucket/vanishing/c")
