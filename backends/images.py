@@ -15,15 +15,13 @@ from backends.engine.runners.docker import DISK_FULL, answering, connect
 from backends.errors import BackendError, NotFound
 
 _LAST_LINES = 20
+_VERSION_SECONDS = 10
 # Only what can differ between two builds of the same files: the owner, who is always root, and the clock, stopped.
 _CLOCK = 315_532_800  # 1980-01-01T00:00:00Z
 
 
 Say = Callable[[str], None]
 Advance = Callable[[float], None]
-
-
-_VERSION_SECONDS = 10
 
 
 class PushFailed(BackendError):

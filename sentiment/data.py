@@ -376,10 +376,9 @@ def prepare(reviews: Iterable[Review], folder: Path | str, *, shares: Mapping[st
             digests, positive, splits = _spool(reviews, spool)
             names, parts = _given_parts(splits) if splits else _chosen_parts(digests, positive, shares)
             counts = _deal(spool, folder, names, parts)
-    except BaseException:
+    finally:
         with suppress(OSError):
-            folder.rmdir()  # Which it only is if it is empty.
-        raise
+            folder.rmdir()  # Which only goes if it is empty: nothing could be written.
     return Prepared(
         MappingProxyType(
             {

@@ -138,4 +138,4 @@ def _docker() -> Finding:
     try:
         return _finding("Docker", f"engine {engine_version()}", "")
     except BackendUnavailable as exc:
-        return _finding("Docker", str(exc), "start the engine, or use --runner process")
+        return _finding("Docker", str(exc), "name an engine that answers, or use --runner process")

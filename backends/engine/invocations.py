@@ -184,8 +184,7 @@ class Invoker:
     def _serving(self, name: str) -> tuple[Resource, Document]:
         """The endpoint and its facts, which are not to be changed."""
         endpoint = self._site.state.find(ENDPOINT, name)
-        facts = {"status": ""} if endpoint is None else _facts(endpoint.facts_text)
-        if endpoint is None or facts["status"] not in SERVING:
+        if endpoint is None or (facts := _facts(endpoint.facts_text))["status"] not in SERVING:
             self._forget(name)
             raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
         return endpoint, facts

@@ -336,6 +336,17 @@ def test_an_engine_behind_ssh_is_refused(monkeypatch: pytest.MonkeyPatch, make: 
         make().train("behind")
 
 
+def test_the_doctor_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Docker's client is not installed nothing is asked; only who wants containers needs it."""
+    monkeypatch.setitem(sys.modules, "docker", None)
+    for config in (BackendConfig(runner="docker"), BackendConfig(runner="process")):
+        found = {finding.what: finding for finding in examine(config)}
+        assert "Docker" not in found
+        extra = found["libraries for docker"]
+        assert (extra.is_fine, extra.is_fatal) == (False, config.runner == "docker")
+        assert "greenroom[docker]" in extra.remedy
+
+
 def docker_finding() -> Finding:
     """What the doctor says of Docker."""
     return next(finding for finding in examine(BackendConfig(runner="docker")) if finding.what == "Docker")
