@@ -1,6 +1,7 @@
 """The ``greenroom`` command line: the framework without the reference application."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -58,9 +59,12 @@ def serve(
     engine = Engine(replace(settings, aws_endpoint_url=url_of(listener)))
     try:
         app = create_app(
-            engine, door=Door(host, token), upstream=Upstream(upstream) if upstream else None, faults=wanted
+            engine,
+            door=Door(host, token),
+            upstream=Upstream(upstream) if upstream else None,
+            faults=wanted,
+            access_log=_say,
         )
-        _show_access_log()
         serve_app(app, listener=listener, on_ready=_say_ready)
     finally:
         engine.close()
@@ -77,15 +81,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _show_access_log() -> None:
-    """One line on stderr for each request."""
-    import logging  # noqa: PLC0415  --help shall not wait for libraries
-
-    log = logging.getLogger("greenroom")
-    log.setLevel(logging.INFO)
-    log.addHandler(logging.StreamHandler())
+def _say(line: str) -> None:
+    with suppress(OSError):  # whoever read it has gone; the server stays
+        sys.stderr.write(f"{line}\n")
 
 
 def _say_ready(url: str) -> None:
     variables = f"AWS_ENDPOINT_URL={url} AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1"
-    print(f"export {variables}   # for AWS's clients; Ctrl-C ends the server", file=sys.stderr)  # noqa: T201
+    _say(f"export {variables}   # for AWS's clients; Ctrl-C ends the server")

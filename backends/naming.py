@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from backends.errors import InvalidSpec
 
@@ -37,6 +38,7 @@ _PARTITIONS = {
 }
 
 
+@lru_cache(maxsize=64)
 def partition_of(region: str) -> Partition:
     """The partition that *region* belongs to; a region that no other knows is in ``aws``, as AWS's SDKs have it."""
     return next((found for start, found in _PARTITIONS.items() if region.startswith(start)), _COMMERCIAL)

@@ -1,12 +1,10 @@
 """InvokeEndpoint (contract B.2, B.6): from the caller's process straight to the container."""
 
-import json
 import re
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import lru_cache
 
 from backends.engine import routing
 from backends.engine.exchange import Arriving, Exchange
@@ -184,7 +182,7 @@ class Invoker:
     def _serving(self, name: str) -> tuple[Resource, Document]:
         """The endpoint and its facts, which are not to be changed."""
         endpoint = self._site.state.find(ENDPOINT, name)
-        if endpoint is None or (facts := _facts(endpoint.facts_text))["status"] not in SERVING:
+        if endpoint is None or (facts := endpoint.facts)["status"] not in SERVING:
             self._forget(name)
             raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
         return endpoint, facts
@@ -218,13 +216,6 @@ class Invoker:
                 slots = Slots(self._site.folder(endpoint) / "slots")
                 self._slots[endpoint.name] = endpoint.created, slots
             return slots
-
-
-@lru_cache(maxsize=256)
-def _facts(text: str) -> Document:
-    """What *text* says: most endpoints are as they were at the last request."""
-    facts: Document = json.loads(text)
-    return facts
 
 
 def _addresses(facts: Document) -> set[Address]:

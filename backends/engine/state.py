@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class Taken(Exception):
 class Resource:
     """One resource as it was when it was read; *created* is in seconds since the epoch.
 
-    Its documents are read from their text when they are first looked at: a listing looks at few of them.
+    Its documents are shared by all who read the same text, and must not be altered but in :meth:`State.edit`.
     """
 
     kind: str
@@ -60,17 +60,15 @@ class Resource:
     request_text: str
     facts_text: str
 
-    @cached_property
+    @property
     def request(self) -> Document:
         """The document that made it."""
-        request: Document = json.loads(self.request_text)
-        return request
+        return _read(self.request_text)
 
-    @cached_property
+    @property
     def facts(self) -> Document:
         """What the platform has added."""
-        facts: Document = json.loads(self.facts_text)
-        return facts
+        return _read(self.facts_text)
 
 
 class State:
@@ -191,6 +189,13 @@ class State:
             db.execute("ROLLBACK")
             raise
         db.execute("COMMIT")
+
+
+@lru_cache(maxsize=512)
+def _read(text: str) -> Document:
+    """What *text* says: a resource that is asked for is mostly as it was the last time."""
+    document: Document = json.loads(text)
+    return document
 
 
 def _key(resource: Resource) -> tuple[str, str, float]:

@@ -392,12 +392,12 @@ def read_parts(folder: BlobFolder, owner: str, *, after: int = 0, limit: int = -
 def attribute_columns(attributes: Attributes) -> tuple[str, ...]:
     """*attributes* as they stand in the index."""
     documents = (attributes.metadata, attributes.headers, attributes.tags)
-    return attributes.content_type, *(json.dumps(dict(document)) for document in documents)
+    return attributes.content_type, *(json.dumps(dict(document)) if document else "{}" for document in documents)
 
 
 def attributes_of(content_type: str, *documents: str) -> Attributes:
     """The opposite of :func:`attribute_columns`."""
-    metadata, headers, tags = map(json.loads, documents)
+    metadata, headers, tags = ({} if document == "{}" else json.loads(document) for document in documents)
     return Attributes(content_type, metadata, headers, tags)
 
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from xml.sax.saxutils import quoteattr
 
@@ -98,7 +98,7 @@ def _rest(operation: OperationModel, shape: StructureShape, members: Members) ->
     value: Any = members
     if payload is not None:
         inner, value = shape.members[payload], members.get(payload)
-    elif not any("location" not in inner.serialization for inner in shape.members.values()):
+    elif not _has_body(shape):
         value = None
     if value is None:
         return Reply(status=status, headers=headers)
@@ -128,16 +128,31 @@ def _document(operation: OperationModel, payload: str | None, shape: Shape, valu
 
 def _to_head(shape: StructureShape, members: Members) -> tuple[int | None, dict[str, str]]:
     status, headers = None, {}
-    for name, value in members.items():
-        if value is None or name not in shape.members:
+    for name, inner, where, wire in _placed(shape):
+        value = members.get(name)
+        if value is None:
             continue
-        place = shape.members[name].serialization
-        inner, where, wire = shape.members[name], place.get("location"), place.get("name", name)
         if where == "header":
-            headers[wire] = scalars.write(inner, value, time_format="rfc822")
+            headers[wire] = value if type(value) is str else scalars.write(inner, value, time_format="rfc822")
             status = 206 if wire == "Content-Range" else status
         elif where == "headers":
             headers |= {wire + key: item for key, item in value.items()}
-        elif where == "statusCode":
+        else:
             status = value
     return status, headers
+
+
+@lru_cache(maxsize=1024)
+def _placed(shape: StructureShape) -> list[tuple[str, Shape, str, str]]:
+    """The members that lie in the head: name, shape, location, and its name there."""
+    placed = []
+    for name, inner in shape.members.items():
+        where = inner.serialization.get("location", "")
+        if where in {"header", "headers", "statusCode"}:
+            placed.append((name, inner, where, inner.serialization.get("name", name)))
+    return placed
+
+
+@lru_cache(maxsize=1024)
+def _has_body(shape: StructureShape) -> bool:
+    return any("location" not in inner.serialization for inner in shape.members.values())

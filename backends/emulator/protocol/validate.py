@@ -39,8 +39,9 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
         for name in shape.required_members:
             if name not in value:
                 yield _clause("null", _below(path, name), "Member must not be null")
-        for name in filter(value.__contains__, shape.members):
-            yield from _violations(shape.members[name], value[name], _below(path, name))
+        for name, inner in _constrained(shape):
+            if name in value:
+                yield from _violations(inner, value[name], _below(path, name))
         return
     for constraint in _violated(shape, value):
         yield _clause(f"'{_shown(value)}'", path, constraint)
@@ -49,6 +50,17 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
             yield from _violations(shape.member, item, f"{path}.{position}.member")
     elif isinstance(shape, MapShape):
         yield from _violations_in_map(shape, value, path)
+
+
+@lru_cache(maxsize=4096)
+def _constrained(shape: StructureShape) -> list[tuple[str, Shape]]:
+    """The members in which, or in what is below them, something could be violated."""
+    return [(name, inner) for name, inner in shape.members.items() if not _is_free(inner)]
+
+
+def _is_free(shape: Shape) -> bool:
+    is_scalar = not isinstance(shape, (StructureShape, ListShape, MapShape))
+    return is_scalar and {"min", "max", "enum", "pattern"}.isdisjoint(shape.metadata)
 
 
 def _violations_in_map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
