@@ -29,7 +29,7 @@ from backends.emulator.faults import Fault
 from backends.emulator.incoming import Incoming
 from backends.emulator.protocol.models import Head, Members, load_model, unknown_operation
 from backends.emulator.protocol.parse import Body, find_operation, parse
-from backends.emulator.protocol.serialize import Reply, serialize, serialize_error
+from backends.emulator.protocol.serialize import FilePart, Reply, serialize, serialize_error
 from backends.emulator.protocol.validate import check
 from backends.emulator.services import Operation, Service, check_region, wanted_service
 from backends.emulator.services.identity import Iam, Sts
@@ -39,6 +39,7 @@ from backends.emulator.services.sagemaker import SageMaker, SageMakerRuntime
 from backends.emulator.services.tagging import Tagging
 from backends.emulator.upstream import Upstream
 from backends.engine import Engine
+from backends.http_server import ZERO_COPY
 from backends.sagemaker.readings import ServiceError
 from backends.stores.files import FileStore
 
@@ -294,6 +295,11 @@ async def _send(reply: Reply, exchange: _Exchange, send: Send) -> None:
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     if isinstance(reply.body, bytes):
         await send({"type": "http.response.body", "body": reply.body if with_body else b""})
+        return
+    if isinstance(reply.body, FilePart):
+        part = reply.body
+        with part.file:
+            await send({"type": ZERO_COPY, "file": part.file, "offset": part.start, "count": part.size_bytes})
         return
     async with aclosing(reply.body) as pieces:
         async for piece in pieces:

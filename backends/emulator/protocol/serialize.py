@@ -4,7 +4,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, BinaryIO
 from xml.sax.saxutils import quoteattr
 
 from botocore.model import OperationModel, Shape, StructureShape
@@ -34,13 +34,22 @@ _ROOTS = {
 }
 
 
+@dataclass(frozen=True)
+class FilePart:
+    """*size_bytes* of *file* from *start* on; whoever sends them closes it."""
+
+    file: BinaryIO
+    start: int
+    size_bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What goes back. A streamed *body* is as long as its Content-Length says, where it has one."""
+    """What goes back. A streamed *body* is as long as its Content-Length says, where it has one; a file's must."""
 
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | AsyncGenerator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes] | FilePart = b""
 
 
 def serialize(model: Model, operation: OperationModel, members: Members, *, request_id: str) -> Reply:

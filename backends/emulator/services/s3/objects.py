@@ -1,7 +1,7 @@
 """S3's operations on objects."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -10,6 +10,7 @@ from typing import BinaryIO
 from urllib.parse import parse_qsl, unquote
 
 from backends.emulator.protocol.models import Members
+from backends.emulator.protocol.serialize import FilePart
 from backends.emulator.services.s3.arrival import take_in
 from backends.emulator.services.s3.buckets import FULL_CONTROL, check_acl, check_version, not_implemented
 from backends.emulator.services.s3.conditions import check_read, quoted, wanted_range, write_check
@@ -71,7 +72,7 @@ class ObjectOperations:
             if end - start <= PIECE_BYTES:
                 return answer | {"Body": await asyncio.to_thread(stream.read, end - start)}
             opened.pop_all()  # whoever sends the body closes it
-        return answer | {"Body": _sent(stream, end - start)}
+        return answer | {"Body": FilePart(stream, start, end - start)}
 
     async def head_object(self, request: Members) -> Members:
         """HeadObject."""
@@ -212,24 +213,6 @@ class ObjectOperations:
             raise ServiceError("InvalidPartNumber", "The requested partnumber is not satisfiable", status=416)
         start = ends[number - 2] if number > 1 else 0
         return (start, ends[number - 1]) if found.size_bytes else None
-
-
-async def _sent(stream: BinaryIO, size_bytes: int) -> AsyncGenerator[bytes]:
-    """*size_bytes* of *stream*, which is closed at the end. A piece is read while the one before is sent."""
-
-    def read() -> asyncio.Future[bytes]:
-        return asyncio.ensure_future(asyncio.to_thread(stream.read, min(size_bytes, PIECE_BYTES)))
-
-    reading = read()
-    try:
-        while size_bytes:
-            piece = await reading
-            size_bytes -= len(piece)
-            reading = read()
-            yield piece
-    finally:
-        await asyncio.wait([reading])
-        stream.close()
 
 
 @contextmanager
