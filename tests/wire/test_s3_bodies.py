@@ -2,12 +2,15 @@ import asyncio
 import base64
 import http.client
 import os
+import socket
+import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import urllib3
 from hypothesis import given, settings
@@ -150,6 +153,50 @@ def test_large_bodies_take_flat_memory(s3_url: str, bucket: str) -> None:
     finally:
         tracemalloc.stop()
         connection.close()
+
+
+def test_a_client_that_reads_slowly_gets_every_byte(s3: Any, s3_url: str, bucket: str) -> None:
+    """Through a small window, twice over one connection: the whole object, then the rest of it from some byte on."""
+    data = os.urandom(8 * MIB)
+    s3.put_object(Bucket=bucket, Key="k", Body=data)
+    connection = narrow(s3_url)
+    for ranged, start in (("", 0), (f"Range: bytes={MIB + 1}-\r\n", MIB + 1)):
+        connection.sendall(f"GET /{bucket}/k HTTP/1.1\r\nHost: localhost\r\n{ranged}\r\n".encode())
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert b"".join(iter(lambda: answer.read(10_000), b"")) == data[start:]  # noqa: B023  used within the turn
+    connection.close()
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_object(s3: Any, s3_url: str, bucket: str) -> None:
+    """Nothing stays open for it, whether it says so or just goes."""
+    s3.put_object(Bucket=bucket, Key="k", Body=os.urandom(32 * MIB))
+    for how in (socket.SHUT_RDWR, None):
+        connection = narrow(s3_url)
+        connection.sendall(f"GET /{bucket}/k HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert read_by_the_server()
+        if how is not None:
+            connection.shutdown(how)
+        connection.close()
+        until = time.monotonic() + 20
+        while read_by_the_server():
+            assert time.monotonic() < until
+    assert s3.head_object(Bucket=bucket, Key="k")["ContentLength"] == 32 * MIB
+
+
+def narrow(url: str) -> socket.socket:
+    """A connection that takes little at a time."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+    address = urlsplit(url)
+    connection.connect((address.hostname, address.port))
+    return connection
+
+
+def read_by_the_server() -> list[str]:
+    """The objects' files that are open; the server is in this process."""
+    return [file.path for file in psutil.Process().open_files() if "/blobs/" in file.path]
 
 
 def test_a_body_without_a_length(s3: Any, s3_url: str, bucket: str) -> None:
