@@ -74,7 +74,12 @@ class Arriving:
 
     def write(self, piece: bytes) -> None:
         """Raises BackendUnavailable."""
-        self.digests.update(piece)
+        self.digests.update_etag(piece)
+        self.keep(piece)
+
+    def keep(self, piece: bytes) -> None:
+        """The part of :meth:`write` beside which ``digests.update_etag`` may go on in another thread."""
+        self.digests.update_checksums(piece)
         self.size_bytes += len(piece)
         if self.descriptor is None and self.size_bytes <= SMALL_BYTES:
             self.small += piece

@@ -1,7 +1,9 @@
 """Bytes from the event loop to the disk: memory stays flat, the loop never waits for the disk or a digest."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import TypeVar
 
@@ -11,6 +13,7 @@ from backends.stores import PIECE_BYTES
 from backends.stores.blobs import Arriving
 
 _MOST_BYTES = 5 * 1024**3
+_MOST_READY = 3
 
 Result = TypeVar("Result")
 
@@ -22,7 +25,7 @@ async def take_in(
 ) -> Result:
     """Write *payload* to the place that *receiving* opens for these digests, verify it, and *finish*; in threads.
 
-    One piece is written while the next one arrives. A small body takes one thread once.
+    A large body has threads of its own, so that a slow client keeps nobody else's; a small one takes one once.
 
     Raises:
         ServiceError: the body is too large, broken, or not what the client meant.
@@ -54,20 +57,32 @@ async def take_in(
 
 
 async def _written(arriving: Arriving, first: bytes, batches: AsyncIterator[bytes]) -> bytes:
-    """Write all but the last batch, which is returned."""
-    writing, held = asyncio.ensure_future(asyncio.to_thread(arriving.write, first)), b""
+    """Write all but the last batch, which is returned; the threads find some batches ready and wait for nobody."""
+    loop, digester, writer = asyncio.get_running_loop(), ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+
+    def start(batch: bytes) -> asyncio.Future[tuple[None, None]]:
+        return asyncio.gather(
+            loop.run_in_executor(digester, arriving.digests.update_etag, batch),
+            loop.run_in_executor(writer, arriving.keep, batch),
+        )
+
+    writing, held = deque([start(first)]), b""
     try:
         async for batch in batches:
-            await writing
             if len(batch) < PIECE_BYTES:
                 held = batch
-            else:
-                if arriving.size_bytes > _MOST_BYTES:
-                    raise _too_large(arriving.size_bytes)
-                writing = asyncio.ensure_future(asyncio.to_thread(arriving.write, batch))
+                break
+            if arriving.size_bytes > _MOST_BYTES:
+                raise _too_large(arriving.size_bytes)
+            writing.append(start(batch))
+            if len(writing) > _MOST_READY:
+                await writing.popleft()
+        for written in writing:
+            await written
     finally:
-        await asyncio.wait([writing])  # never leave a thread behind that writes to a file that is closed
-    writing.result()
+        for pool in (digester, writer):  # never leave a thread behind that writes to a file that is closed
+            await asyncio.to_thread(pool.shutdown, cancel_futures=True)
+        await asyncio.gather(*writing, return_exceptions=True)  # the first that failed says enough
     return held
 
 
