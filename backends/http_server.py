@@ -21,6 +21,7 @@ KEEP_ALIVE_SECONDS = 65
 MAX_CONNECTIONS = 1000
 SHUTDOWN_SECONDS = 3
 ZERO_COPY = "http.response.zerocopysend"
+_JOINED_BYTES = 65_536
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -62,7 +63,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._disarm()
         self.scope["extensions"] = {ZERO_COPY: {}}
         super().on_headers_complete()
-        self.cycle.send = partial(_send, self.cycle)  # type: ignore[method-assign]  # uvicorn makes it itself
+        # uvicorn makes its cycle itself.
+        outgoing = self.cycle.transport = _Outgoing(self.transport)  # type: ignore[assignment]
+        self.cycle.send = partial(_send, self.cycle, outgoing)  # type: ignore[method-assign]
 
     def _arm(self) -> None:
         self._head_bytes = 0
@@ -77,22 +80,58 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-async def _send(cycle: RequestResponseCycle, message: Message) -> None:
+class _Outgoing:
+    """A connection's transport that sends a response's head with what comes next: one call of the system, not two."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+        self._held = b""
+        self.is_head = False
+
+    def write(self, data: bytes) -> None:
+        if self.is_head:
+            self._held = data
+        elif len(data) < _JOINED_BYTES:
+            self.transport.write(self._held + data)
+            self._held = b""
+        else:
+            self.flush()
+            self.transport.write(data)
+
+    def flush(self) -> None:
+        if self._held:
+            self.transport.write(self._held)
+            self._held = b""
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+
+async def _send(cycle: RequestResponseCycle, outgoing: _Outgoing, message: Message) -> None:
     if message["type"] == ZERO_COPY:
-        file, offset, count = message["file"], message["offset"], message["count"]
-        await _send_file(cycle, file, offset, count)
-        cycle.expected_content_length -= count
+        outgoing.flush()
+        await _send_file(cycle, outgoing.transport, message["file"], message["offset"], message["count"])
+        cycle.expected_content_length -= message["count"]
         message = {"type": "http.response.body", "more_body": message.get("more_body", False)}
+    outgoing.is_head = message["type"] == "http.response.start"
     await RequestResponseCycle.send(cycle, message)  # type: ignore[arg-type]  # starlette's type is the wider one
+    if not outgoing.is_head:
+        outgoing.flush()
 
 
-async def _send_file(cycle: RequestResponseCycle, file: BinaryIO, offset: int, count: int) -> None:
+async def _send_file(
+    cycle: RequestResponseCycle, transport: asyncio.Transport, file: BinaryIO, offset: int, count: int
+) -> None:
     if cycle.disconnected:
         return
-    cycle.transport.set_write_buffer_limits(high=0)  # to drain is now to wait for the last byte of the head
+    transport.set_write_buffer_limits(high=0)  # to drain is now to wait for the last byte of the head
     await cycle.flow.drain()
     # The loop does not watch its transport's own descriptor for anybody else.
-    connection = os.dup(cycle.transport.get_extra_info("socket").fileno())
+    connection = os.dup(transport.get_extra_info("socket").fileno())
     try:
         while count and not cycle.disconnected:
             sent = await asyncio.to_thread(_sendfile, connection, file.fileno(), offset, count)
@@ -100,11 +139,11 @@ async def _send_file(cycle: RequestResponseCycle, file: BinaryIO, offset: int, c
             if count:
                 await _writable(connection)
     except ConnectionError:
-        cycle.transport.abort()
+        transport.abort()
     finally:
         os.close(connection)
-        if not cycle.transport.is_closing():
-            cycle.transport.set_write_buffer_limits()
+        if not transport.is_closing():
+            transport.set_write_buffer_limits()
 
 
 def _sendfile(connection: int, file: int, offset: int, count: int) -> int:

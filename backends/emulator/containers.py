@@ -1,8 +1,9 @@
 """HTTP to containers on the event loop: InvokeEndpoint without a thread."""
 
 import asyncio
+import select
 
-from backends.engine.exchange import has_input, head_of
+from backends.engine.exchange import head_of
 from backends.engine.reply import Answer, NoAnswer, Reply, TimedOut
 
 Address = tuple[str, int]
@@ -74,6 +75,7 @@ class _Connection(asyncio.Protocol):
         self.stays_open = True
         self._reply = Reply()
         self._answer: asyncio.Future[Answer] | None = None
+        self._input = select.poll()
 
     async def ask(self, request: bytes, limit_bytes: int, deadline: float) -> Answer:
         """Send *request* and wait for its answer. Raises NoAnswer, TimeoutError, OSError."""
@@ -88,10 +90,11 @@ class _Connection(asyncio.Protocol):
 
     def is_usable(self) -> bool:
         """False if the server has closed it, or says what nobody asked for."""
-        return not self.transport.is_closing() and not has_input(self.transport.get_extra_info("socket").fileno())
+        return not self.transport.is_closing() and not self._input.poll(0)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # TCP has no other
         self.transport = transport
+        self._input.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         self._feed(data)

@@ -203,7 +203,7 @@ def _restated(timeout_seconds: float) -> Iterator[None]:
         raise NoAnswer(str(exc) or type(exc).__name__) from exc
 
 
-def has_input(sock: socket.socket | int) -> bool:
+def has_input(sock: socket.socket) -> bool:
     """True if there is something to read where nothing is due: the server has closed the connection."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)

@@ -16,7 +16,7 @@ Members = dict[str, Any]
 """An operation's input or output: the members of its shape by the model's names."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Head:
     """What a request says before its body. *path* is still percent-encoded; headers' names are in lower case."""
 
@@ -31,7 +31,7 @@ class Head:
         return values[0] if values else None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Found:
     """An operation and the members of its input that lie in the path."""
 

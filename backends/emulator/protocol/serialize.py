@@ -43,7 +43,7 @@ class FilePart:
     size_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Reply:
     """What goes back. A streamed *body* is as long as its Content-Length says, where it has one; a file's must."""
 

@@ -40,7 +40,7 @@ def _violations(shape: Shape, value: Any, path: str) -> Iterator[str]:
             if name not in value:
                 yield _clause("null", _below(path, name), "Member must not be null")
         for name, inner in _constrained(shape):
-            if name in value:
+            if name in value and not _is_known(inner, value[name]):
                 yield from _violations(inner, value[name], _below(path, name))
         return
     for constraint in _violated(shape, value):
@@ -61,6 +61,16 @@ def _constrained(shape: StructureShape) -> list[tuple[str, Shape]]:
 def _is_free(shape: Shape) -> bool:
     is_scalar = not isinstance(shape, (StructureShape, ListShape, MapShape))
     return is_scalar and {"min", "max", "enum", "pattern"}.isdisjoint(shape.metadata)
+
+
+def _is_known(shape: Shape, value: Any) -> bool:
+    return type(value) is str and len(value) <= _LONGEST_REMEMBERED and _is_allowed(shape, value)
+
+
+# The same few names and content types come again and again, and matching within a time limit is slow.
+@lru_cache(maxsize=4096)
+def _is_allowed(shape: Shape, text: str) -> bool:
+    return not any(_violated(shape, text))
 
 
 def _violations_in_map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
@@ -88,7 +98,7 @@ def _violated_by_text(shape: Shape, value: str) -> Iterator[str]:
     choices, pattern = shape.metadata.get("enum"), shape.metadata.get("pattern")
     if choices and value not in choices:
         yield f"Member must satisfy enum value set: [{', '.join(choices)}]"
-    elif pattern and not (_fitted if len(value) <= _LONGEST_REMEMBERED else _fits)(pattern, value):
+    elif pattern and not _fits(pattern, value):
         yield f"Member must satisfy regular expression pattern: {pattern}"
 
 
@@ -100,10 +110,6 @@ def _fits(pattern: str, value: str) -> bool:
         return compiled.fullmatch(value, timeout=_PATTERN_SECONDS) is not None
     except TimeoutError:
         return False
-
-
-# The same few names and content types come again and again, and matching within a time limit is slow.
-_fitted = lru_cache(maxsize=4096)(_fits)
 
 
 @lru_cache(maxsize=1024)
