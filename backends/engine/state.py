@@ -35,6 +35,7 @@ CREATE INDEX IF NOT EXISTS resource_by_time ON resource (kind, created);
 CREATE INDEX IF NOT EXISTS resource_by_arn ON resource (kind, lower(name));
 """
 _VERSION = 1
+_MOST_KNOWN = 1000
 # A name can be used again; together with the time of creation it is one life of one resource.
 _THIS = "WHERE kind = ? AND name = ? AND created = ?"
 _ANY_CASE = "WHERE kind = ? AND lower(name) = lower(?)"
@@ -118,8 +119,12 @@ class State:
 
     def find(self, kind: str, name: str) -> Resource | None:
         """Return the resource, or None."""
-        row = self._db().execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
-        return None if row is None else Resource(*row)
+        db, known = self._db(), self._known()
+        if (found := known.get((kind, name))) is None:
+            row = db.execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+            if row is not None:
+                found = known[kind, name] = Resource(*row)
+        return found
 
     def find_any_case(self, kind: str, name: str) -> Resource | None:
         """Return the resource whose name differs from *name* by case at most, or None."""
@@ -176,19 +181,35 @@ class State:
             db = sqlite3.connect(self._path, timeout=30, isolation_level=None)
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = FULL")
-            self._local.db = db
+            self._local.db, self._local.version, self._local.known = db, None, {}
         return db
+
+    def _known(self) -> dict[tuple[str, str], Resource]:
+        """What this thread has found since the file was last changed, by whomever.
+
+        SQLite counts the changes of all other connections (its "PRAGMA data_version"), at a third of what it takes
+        to find a row; those of this one are noticed by :meth:`_transaction`.
+        """
+        (version,) = self._db().execute("PRAGMA data_version").fetchone()
+        if version != self._local.version or len(self._local.known) >= _MOST_KNOWN:
+            self._local.version, self._local.known = version, {}
+        known: dict[tuple[str, str], Resource] = self._local.known
+        return known
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         db = self._db()
         db.execute("BEGIN IMMEDIATE")
+        self._local.known = {}
         try:
             yield db
         except BaseException:
             db.execute("ROLLBACK")
             raise
-        db.execute("COMMIT")
+        else:
+            db.execute("COMMIT")
+        finally:
+            self._local.known = {}
 
 
 @lru_cache(maxsize=512)

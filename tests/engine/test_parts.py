@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backends.engine import channels, layout, logs, metrics, supervision
 from backends.engine.exchange import Exchange
@@ -401,6 +403,37 @@ def test_a_failed_edit_changes_nothing(tmp_path: Path) -> None:
         state.edit(resource, change)
     assert state.again(resource) == resource
     state.close()
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["insert", "edit", "fail", "remove"])), max_size=30))
+def test_every_reader_sees_the_last_change(steps: list[tuple[int, str]]) -> None:
+    """What was found before is forgotten when anybody changes the file: another process, this one, or nobody at all.
+
+    A state of its own stands for another process, as its connection does for SQLite.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        states = [State(Path(folder) / "state.db") for _ in range(3)]
+        truth: int | None = None
+        for number, (who, what) in enumerate(steps):
+            state = states[who]
+            if what == "insert" and truth is None:
+                state.insert("model", "m", {}, {"x": number})
+                truth = number
+            elif found := state.find("model", "m"):
+                if what == "edit":
+                    state.update(found, x=number)
+                    truth = number
+                elif what == "fail":
+                    with pytest.raises(ZeroDivisionError):
+                        state.edit(found, lambda facts: facts.update(x=1 // 0))
+                elif what == "remove":
+                    state.remove(found)
+                    truth = None
+            for reader in states:
+                seen = reader.find("model", "m")
+                assert (seen.facts["x"] if seen else None) == truth
+        for state in states:
+            state.close()
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough to look like one" * 20, None])
