@@ -3,7 +3,7 @@
 import asyncio
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from backends.emulator.protocol.models import Head
 from backends.sagemaker.readings import ServiceError
@@ -33,12 +33,7 @@ class Incoming:
     async def __anext__(self) -> bytes:
         while not self._is_over:
             self._is_silent = True
-            try:
-                async with asyncio.timeout(self._idle_seconds):
-                    message = await self._receive()
-            except TimeoutError:
-                text = "Your socket connection to the server was not read from or written to within the timeout period."
-                raise ServiceError("RequestTimeout", text) from None
+            message = await self._message()
             if message["type"] != "http.request":
                 raise ClientDisconnect
             self._is_silent = False
@@ -46,6 +41,27 @@ class Incoming:
             if piece := message.get("body", b""):
                 return bytes(piece)
         raise StopAsyncIteration
+
+    async def _message(self) -> Message:
+        # What asyncio.timeout does, but that takes some 20 µs more, a twelfth of a small object's GET.
+        task, is_late = asyncio.current_task(), False
+        assert task is not None
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(self._idle_seconds, give_up)
+        try:
+            return await self._receive()
+        except asyncio.CancelledError:
+            if not is_late or task.uncancel():
+                raise
+            text = "Your socket connection to the server was not read from or written to within the timeout period."
+            raise ServiceError("RequestTimeout", text) from None
+        finally:
+            timer.cancel()
 
     async def is_over(self) -> bool:
         """Read away what an answer does not wait for, if it is little; False: the connection cannot be used again."""
