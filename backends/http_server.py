@@ -119,7 +119,7 @@ async def _send(cycle: RequestResponseCycle, outgoing: _Outgoing, message: Messa
         message = {"type": "http.response.body", "more_body": message.get("more_body", False)}
     outgoing.is_head = message["type"] == "http.response.start"
     await RequestResponseCycle.send(cycle, message)  # type: ignore[arg-type]  # starlette's type is the wider one
-    if not outgoing.is_head:
+    if not outgoing.is_head or cycle.chunked_encoding:  # a stream's first piece may be long in coming
         outgoing.flush()
 
 
