@@ -32,6 +32,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     extension "Zero Copy Send"; the response must have a Content-Length.
     """
 
+    _heads = 0
+    _is_in_head = False
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -44,9 +46,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        before = self._head_timer
+        before = self._heads
         super().data_received(data)
-        if before is None or self._head_timer is not before or self.transport.is_closing():
+        if not self._is_in_head or self.transport.is_closing():
+            return
+        if self._heads != before:  # Most heads come in one piece and are over by now.
+            self._head_bytes = 0
+            if self._head_timer is None:
+                self._arm()
             return
         # The head goes on beyond this piece of it, and the parser itself keeps any amount.
         self._head_bytes += len(data)
@@ -55,11 +62,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        if self._head_timer is None:
-            self._arm()
+        self._heads += 1
+        self._is_in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        self._is_in_head = False
         self._disarm()
         self.scope["extensions"] = {ZERO_COPY: {}}
         super().on_headers_complete()
@@ -68,7 +76,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.cycle.send = partial(_send, self.cycle, outgoing)  # type: ignore[method-assign]
 
     def _arm(self) -> None:
-        self._head_bytes = 0
         self._head_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._too_slow)
 
     def _disarm(self) -> None:

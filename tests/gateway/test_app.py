@@ -206,11 +206,14 @@ def test_header_flood(start_gateway: "StartGateway") -> None:
     assert sent < 20 * 1024 * 1024
 
 
-def test_slow_loris(start_gateway: "StartGateway", monkeypatch: pytest.MonkeyPatch) -> None:
-    """A head that does not come to its end in time loses its connection."""
+@pytest.mark.parametrize("requests_before", [0, 1])
+def test_slow_loris(start_gateway: "StartGateway", monkeypatch: pytest.MonkeyPatch, requests_before: int) -> None:
+    """A head that does not come to its end in time loses its connection, also behind others that did."""
     monkeypatch.setattr(server_module, "HEADER_TIMEOUT_SECONDS", 0.2)
     gateway = start_gateway()
-    assert raw(gateway, b"GET /about HTTP/1.1\r\nhost: 12") == b""
+    whole = b"GET /about HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"
+    answer = raw(gateway, whole * requests_before + b"GET /about HTTP/1.1\r\nhost: 12")
+    assert answer.count(b"HTTP/1.1 ") == requests_before
 
 
 @pytest.mark.parametrize(
