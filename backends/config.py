@@ -49,6 +49,9 @@ class BackendConfig(BaseSettings):
     home: Path = Field(
         default=Path(".greenroom"), description="the folder that holds everything the local backend makes"
     )
+    durable: bool = Field(
+        default=False, description="each object that the local backend stores waits for the disk, as its state does"
+    )
     endpoint_url: str = Field(
         default="",
         description="another server than AWS's own, for the local backend its S3 store; 'localstack': where that is",

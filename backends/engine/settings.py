@@ -34,7 +34,8 @@ class EngineSettings:
 
     *images* maps an image's name to the folder that holds its ``train`` and ``serve`` programs (process runner).
     *aws_endpoint_url* is where programs of the process runner find AWS; empty, they find none.
-    *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server.
+    *s3_endpoint_url* empty means the file store below *home*; else objects lie in that S3 server. With
+    *durable_objects* what that file store has acknowledged survives a power cut, as the state does.
     The limits are SageMaker's own (developer guide, "Use Your Own Inference Code"), but for
     *metric_timeout_seconds*, which ends a metric's regex that would search for ever, *pings_to_lose*: how many
     pings in a row a container misses before it is taken for dead, and *checkpoint_pause_seconds*: how long changed
@@ -45,6 +46,7 @@ class EngineSettings:
     runner: str = "process"
     images: Mapping[str, str] = field(default_factory=dict)
     docker: DockerSettings = DockerSettings()
+    durable_objects: bool = False
     region: str = "us-east-1"
     aws_endpoint_url: str = ""
     s3_endpoint_url: str = ""

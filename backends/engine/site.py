@@ -96,4 +96,4 @@ def _open_store(settings: EngineSettings) -> ObjectStore:
         )
     from backends.stores.files import FileStore  # noqa: PLC0415  only what is used is loaded
 
-    return FileStore(settings.home / "objects")
+    return FileStore(settings.home / "objects", durable=settings.durable_objects)

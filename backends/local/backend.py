@@ -34,6 +34,7 @@ def engine_settings(config: BackendConfig) -> EngineSettings:
         runner=config.runner,
         images={name: str(folder.absolute()) for name, folder in config.images.items()},
         docker=DockerSettings(**config.docker.model_dump()),
+        durable_objects=config.durable,
         region=config.region,
         s3_endpoint_url=config.endpoint_url,
         **patience,

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import json
+import os
 import signal
 import sqlite3
 import stat
@@ -17,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.config import BackendConfig
 from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFound
+from backends.local.backend import open_local
 from backends.stores import stream_of
 from backends.stores.blobs import SMALL_BYTES
 from backends.stores.buckets import _LAYOUTS
@@ -242,12 +245,22 @@ def test_only_the_owner_may_look(store: FileStore, root: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600)
 
 
-def test_durable_writes_read_back(root: Path) -> None:
-    """With durable=True everything works the same, only slower."""
-    with closing(FileStore(root, durable=True)) as store:
-        store.ensure_bucket("bucket")
-        store.put(uri("a"), b"x")
-        assert store.get(uri("a")) == b"x"
+@pytest.mark.parametrize("durable", [False, True])
+def test_durable_writes_wait_for_the_disk(root: Path, monkeypatch: pytest.MonkeyPatch, durable: bool) -> None:  # noqa: FBT001  pytest's
+    """The configuration's `durable`: a file's bytes and its name in the folder, before its row in the index."""
+    waited_for = []
+
+    def fsync(descriptor: int) -> None:
+        waited_for.append(Path(f"/proc/self/fd/{descriptor}").readlink().parent.name)
+        real(descriptor)
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", fsync)
+    with open_local(BackendConfig(home=root, durable=durable)) as backend:
+        backend.store.ensure_bucket("bucket")
+        backend.store.put(uri("a"), FILL + b"x")
+        assert backend.store.get(uri("a")) == FILL + b"x"
+    assert waited_for == (["incoming", "objects"] if durable else [])
 
 
 # Damage
