@@ -285,13 +285,14 @@ async def _read(stream: AsyncIterable[bytes]) -> bytes:
 
 
 async def _send(reply: Reply, exchange: _Exchange, send: Send) -> None:
-    headers = {**reply.headers, "x-amzn-RequestId": exchange.request_id, "x-amz-request-id": exchange.request_id}
+    headers = {name.lower(): value for name, value in reply.headers.items()}
+    headers |= {"x-amzn-requestid": exchange.request_id, "x-amz-request-id": exchange.request_id}
     with_body = exchange.head.method != "HEAD"
     if isinstance(reply.body, bytes) and with_body:
-        headers["Content-Length"] = str(len(reply.body))
+        headers["content-length"] = str(len(reply.body))
     if not await exchange.incoming.is_over():
-        headers["Connection"] = "close"
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        headers["connection"] = "close"
+    raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": reply.status, "headers": raw})
     if isinstance(reply.body, bytes):
         await send({"type": "http.response.body", "body": reply.body if with_body else b""})

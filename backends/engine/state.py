@@ -119,9 +119,9 @@ class State:
 
     def find(self, kind: str, name: str) -> Resource | None:
         """Return the resource, or None."""
-        db, known = self._db(), self._known()
+        known = self._known()
         if (found := known.get((kind, name))) is None:
-            row = db.execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
+            row = self._db().execute("SELECT * FROM resource WHERE kind = ? AND name = ?", (kind, name)).fetchone()
             if row is not None:
                 found = known[kind, name] = Resource(*row)
         return found

@@ -3,13 +3,13 @@
 import base64
 import json
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 import orjson
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from backends.emulator.protocol import scalars
+from backends.emulator.protocol.models import wires
 
 _LARGEST_DEPTH = 64
 _SPELLED_ALIKE = {"string", "character", "integer", "long", "float", "double", "boolean"}
@@ -54,7 +54,7 @@ def _read(shape: Shape, value: Any, depth: int) -> Any:
     if isinstance(shape, StructureShape):
         return {
             name: _read(inner, value[wire], depth + 1)
-            for name, wire, inner in _members(shape)
+            for name, inner, _, wire in wires(shape)
             if value.get(wire) is not None
         }
     if isinstance(shape, ListShape):
@@ -68,7 +68,7 @@ def _plain(shape: Shape, value: Any) -> Any:
     if isinstance(shape, StructureShape):
         return {
             wire: value[name] if inner.type_name in _SPELLED_ALIKE else _plain(inner, value[name])
-            for name, wire, inner in _members(shape)
+            for name, inner, _, wire in wires(shape)
             if value.get(name) is not None
         }
     if isinstance(shape, ListShape):
@@ -78,9 +78,3 @@ def _plain(shape: Shape, value: Any) -> Any:
     if shape.type_name == "timestamp":
         return round(value.timestamp() if isinstance(value, datetime) else value, 3)
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
-
-
-@lru_cache(maxsize=4096)
-def _members(shape: StructureShape) -> list[tuple[str, str, Shape]]:
-    """Name, name on the wire, and shape of each."""
-    return [(name, inner.serialization.get("name", name), inner) for name, inner in shape.members.items()]

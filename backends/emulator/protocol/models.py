@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import botocore.loaders
-from botocore.model import OperationModel, ServiceModel
+from botocore.model import OperationModel, ServiceModel, Shape, StructureShape
 
 from backends.sagemaker.readings import ServiceError
 
@@ -78,6 +78,16 @@ class Model:
         for found in routes.values():
             found.sort(key=lambda route: route.demands, reverse=True)
         return routes
+
+
+@lru_cache(maxsize=4096)
+def wires(shape: StructureShape) -> list[tuple[str, Shape, str, str]]:
+    """Every member: its name, shape, location ("" is the body) and its name there; headers' in lower case."""
+    found = []
+    for name, inner in shape.members.items():
+        where, wire = inner.serialization.get("location", ""), inner.serialization.get("name", name)
+        found.append((name, inner, where, wire.lower() if where in {"header", "headers"} else wire))
+    return found
 
 
 def unknown_operation(text: str, *, status: int = 400) -> ServiceError:

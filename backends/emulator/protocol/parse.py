@@ -4,14 +4,13 @@ Unknown members are passed over, as AWS does.
 """
 
 from collections.abc import AsyncIterable, Sequence
-from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
 from botocore.model import ListShape, Shape, StructureShape
 
 from backends.emulator.protocol import forms, json_documents, scalars, xml_documents
-from backends.emulator.protocol.models import Found, Head, Members, Model
+from backends.emulator.protocol.models import Found, Head, Members, Model, wires
 
 Body = bytes | AsyncIterable[bytes]
 
@@ -53,7 +52,7 @@ def parse(model: Model, found: Found, head: Head, body: Body) -> Members:
 
 def _from_head(shape: StructureShape, head: Head) -> Members:
     members: Members = {}
-    for name, inner, where, wire in _placed(shape):
+    for name, inner, where, wire in wires(shape):
         if where == "header" and wire in head.headers:
             members[name] = scalars.read(inner, head.headers[wire])
         elif where == "querystring" and wire in head.query:
@@ -63,17 +62,6 @@ def _from_head(shape: StructureShape, head: Head) -> Members:
         ):
             members[name] = found
     return members
-
-
-@lru_cache(maxsize=1024)
-def _placed(shape: StructureShape) -> list[tuple[str, Shape, str, str]]:
-    """The members that lie in the head: name, shape, location, and its name there; headers' in lower case."""
-    placed = []
-    for name, inner in shape.members.items():
-        where, wire = inner.serialization.get("location", ""), inner.serialization.get("name", name)
-        if where in {"header", "headers", "querystring"}:
-            placed.append((name, inner, where, wire if where == "querystring" else wire.lower()))
-    return placed
 
 
 def _from_query(shape: Shape, values: Sequence[str]) -> Any:
@@ -86,7 +74,7 @@ def _from_body(model: Model, shape: StructureShape, body: bytes) -> Members:
     read = xml_documents.read if model.protocol == "rest-xml" else json_documents.read
     payload = shape.serialization.get("payload")
     if payload is None:
-        in_body = {name for name, inner in shape.members.items() if "location" not in inner.serialization}
+        in_body = {name for name, _, where, _ in wires(shape) if not where}
         document = read(shape, body) if body and in_body else {}
         return {name: value for name, value in document.items() if name in in_body}
     value = _payload(shape.members[payload], body, read)

@@ -3,14 +3,14 @@
 import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, BinaryIO
 from xml.sax.saxutils import quoteattr
 
 from botocore.model import OperationModel, Shape, StructureShape
 
 from backends.emulator.protocol import event_stream, json_documents, scalars, xml_documents
-from backends.emulator.protocol.models import Members, Model
+from backends.emulator.protocol.models import Members, Model, wires
 from backends.sagemaker.readings import ServiceError
 
 _S3_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -107,20 +107,20 @@ def _rest(operation: OperationModel, shape: StructureShape, members: Members) ->
     value: Any = members
     if payload is not None:
         inner, value = shape.members[payload], members.get(payload)
-    elif not _has_body(shape):
+    elif all(where for _, _, where, _ in wires(shape)):
         value = None
     if value is None:
         return Reply(status=status, headers=headers)
     if isinstance(inner, StructureShape) and inner.serialization.get("eventstream"):
         return Reply(
             status=status,
-            headers={"Content-Type": event_stream.CONTENT_TYPE, **headers},
+            headers={"content-type": event_stream.CONTENT_TYPE, **headers},
             body=event_stream.messages(inner, value, partial(_document, operation)),
         )
     if inner.type_name in {"blob", "string"}:
         return Reply(status=status, headers=headers, body=value.encode() if isinstance(value, str) else value)
     body, kind = _document(operation, payload, inner, value)
-    return Reply(status=status, headers={"Content-Type": kind, **headers}, body=body)
+    return Reply(status=status, headers={"content-type": kind, **headers}, body=body)
 
 
 def _document(operation: OperationModel, payload: str | None, shape: Shape, value: Any) -> tuple[bytes, str]:
@@ -137,31 +137,15 @@ def _document(operation: OperationModel, payload: str | None, shape: Shape, valu
 
 def _to_head(shape: StructureShape, members: Members) -> tuple[int | None, dict[str, str]]:
     status, headers = None, {}
-    for name, inner, where, wire in _placed(shape):
-        value = members.get(name)
+    for name, inner, where, wire in wires(shape):
+        value = members.get(name) if where else None
         if value is None:
             continue
         if where == "header":
             headers[wire] = value if type(value) is str else scalars.write(inner, value, time_format="rfc822")
-            status = 206 if wire == "Content-Range" else status
+            status = 206 if wire == "content-range" else status
         elif where == "headers":
             headers |= {wire + key: item for key, item in value.items()}
-        else:
+        elif where == "statusCode":
             status = value
     return status, headers
-
-
-@lru_cache(maxsize=1024)
-def _placed(shape: StructureShape) -> list[tuple[str, Shape, str, str]]:
-    """The members that lie in the head: name, shape, location, and its name there."""
-    placed = []
-    for name, inner in shape.members.items():
-        where = inner.serialization.get("location", "")
-        if where in {"header", "headers", "statusCode"}:
-            placed.append((name, inner, where, inner.serialization.get("name", name)))
-    return placed
-
-
-@lru_cache(maxsize=1024)
-def _has_body(shape: StructureShape) -> bool:
-    return any("location" not in inner.serialization for inner in shape.members.values())
