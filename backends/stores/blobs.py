@@ -1,4 +1,4 @@
-"""Bytes that exist as long as a row of a SQLite index names them: in files, and small ones in the index itself.
+"""Bytes that exist as long as a row of a SQLite index keeps them: in a file that it names, or few ones in itself.
 
     root/index.sqlite       what there is; its tables are the business of whoever opens the folder
     root/blobs/7f/7f3a…     the bytes; the file's name is random and says nothing of what is in it
@@ -10,7 +10,7 @@ into ``incoming`` too. The kernel drops a dead writer's lock; the next process t
 or removes what lies in ``incoming`` unlocked, and removes files that lost their row (noted in the same
 transaction as the loss). So no rubbish stays, and opening does not scan the files.
 
-Bytes of up to 8 KiB never become a file: a row costs a tenth of the calls to the system.
+Up to 8 KiB never become a file: a row costs a tenth of the calls to the system.
 
 Durability: what was acknowledged survives the death of any process. It survives a power cut only with
 ``durable=True``, which waits for the disk on every write; without, the last seconds' writes may be
@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from backends.errors import BackendError, BackendUnavailable
 from backends.stores import PIECE_BYTES
@@ -39,23 +39,21 @@ _BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_PAGES = 4000  # 16 MB: a checkpoint waits for the disk
 
 _SCHEMA = """
-    CREATE TABLE IF NOT EXISTS small (
-        blob TEXT PRIMARY KEY,
-        data BLOB NOT NULL
-    );
     CREATE TABLE IF NOT EXISTS doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
     ) WITHOUT ROWID;
-    CREATE VIEW IF NOT EXISTS lost AS SELECT blob FROM doomed;
-    CREATE TRIGGER IF NOT EXISTS blob_lost INSTEAD OF INSERT ON lost BEGIN
-        DELETE FROM small WHERE blob = NEW.blob;
-        INSERT INTO doomed SELECT NEW.blob WHERE changes() = 0;
-    END;
 """
 
 
+class Kept(NamedTuple):
+    """Where a row keeps bytes: in the file of this name, or in itself."""
+
+    blob: str | None
+    data: bytes | None
+
+
 class Arriving:
-    """Bytes on their way in: counted and hashed as they are written, gone again unless a row comes to name ``blob``."""
+    """Bytes on their way in: counted and hashed as they are written, gone again unless a row comes to keep them."""
 
     def __init__(
         self,
@@ -71,6 +69,11 @@ class Arriving:
         self.descriptor: int | None = None
         self._create = create
         self._writing = writing
+
+    @property
+    def kept(self) -> Kept:
+        """What a row shall say."""
+        return Kept(self.blob, None) if self.descriptor is not None else Kept(None, self.small)
 
     def write(self, piece: bytes) -> None:
         """Raises BackendUnavailable."""
@@ -119,8 +122,8 @@ class BlobFolder:
     """The files and the index under *root*, which is made if it is missing (mode 0700).
 
     *layouts* make the tables, each bringing them from the version of its place to the next; an index of an earlier
-    version is brought forward. There is a view ``kept (blob)`` of all that shall stay, and triggers insert those that
-    lose their row into the view ``lost (blob)``.
+    version is brought forward. There is a view ``kept (blob)`` of all files that shall stay, and triggers insert those that
+    lose their row into the table ``doomed (blob)``.
 
     Safe for threads and for processes, each with its own instance; do not carry one across a fork.
 
@@ -176,7 +179,7 @@ class BlobFolder:
 
     @contextmanager
     def arriving(self, attempt: str, algorithms: Iterable[str] = ()) -> Iterator[Arriving]:
-        """A place for new bytes; what is kept of it at the end of the block is what a committed row names.
+        """A place for new bytes; what stays of it at the end of the block is what a committed row keeps.
 
         *attempt* says in errors what the bytes are for.
         """
@@ -205,21 +208,18 @@ class BlobFolder:
 
     @contextmanager
     def keeping(self, arriving: Arriving) -> Iterator[sqlite3.Connection]:
-        """A :meth:`transaction` in which a row comes to name the bytes that arrived."""
-        is_file = arriving.descriptor is not None
-        if is_file and self._durable:
-            os.fsync(arriving.file())
+        """A :meth:`transaction` in which a row comes to keep the bytes that arrived."""
+        if arriving.descriptor is not None and self._durable:
+            os.fsync(arriving.descriptor)
             _fsync(self._incoming)
         with self.transaction() as index:
-            if not is_file:
-                index.execute("INSERT INTO small VALUES (?, ?)", (arriving.blob, arriving.small))
             yield index
 
-    def open(self, blob: str) -> BinaryIO:
-        """Open what a row names. Raises FileNotFoundError if the row was outdated."""
-        for (data,) in self.query("SELECT data FROM small WHERE blob = ?", (blob,)):
-            return io.BytesIO(data)
-        return os.fdopen(self._opened(blob, os.O_RDONLY), "rb")
+    def open(self, kept: Kept) -> BinaryIO:
+        """Open what a row keeps. Raises FileNotFoundError if the row was outdated."""
+        if kept.blob is None:
+            return io.BytesIO(kept.data or b"")
+        return os.fdopen(self._opened(kept.blob, os.O_RDONLY), "rb")
 
     def _opened(self, blob: str, flags: int) -> int:
         # Three looks, since the file may move from incoming to its place between the first two.

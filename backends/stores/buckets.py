@@ -1,4 +1,4 @@
-"""S3's buckets and objects on this machine's disk: their bytes in files, their names and headers in a SQLite index.
+"""S3's buckets and objects on this machine's disk: their bytes in files if they are many, the rest in a SQLite index.
 
 Why an index and not a file named after each key: keys never become paths, so there is nothing to
 escape (``..``, ``//``, NUL, 1024 bytes of any UTF-8, ``a`` beside ``a/b``, names that differ by case);
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from backends.errors import AlreadyExists, BackendError, Conflict, NotFound
-from backends.stores.blobs import Arriving, BlobFolder
+from backends.stores.blobs import Arriving, BlobFolder, Kept
 from backends.stores.checksums import COMPOSITE, FULL_OBJECT
 
 _PAGE_ROWS = 1000
@@ -81,7 +81,7 @@ _LAYOUTS = (
     CREATE TABLE parts (
         owner TEXT NOT NULL,            -- an upload, or the blob of an object that was made of parts
         number INTEGER NOT NULL,
-        blob TEXT,                      -- none if its bytes are in the owner's
+        blob TEXT,                      -- none if its bytes are in the owner's file
         size_bytes INTEGER NOT NULL,
         etag TEXT NOT NULL,
         modified_us INTEGER NOT NULL,
@@ -92,24 +92,62 @@ _LAYOUTS = (
     CREATE UNIQUE INDEX uploads_by_blob ON uploads (blob);
     CREATE VIEW kept AS
         SELECT blob FROM objects UNION ALL SELECT blob FROM parts UNION ALL SELECT blob FROM uploads;
-    CREATE TRIGGER object_gone AFTER DELETE ON objects BEGIN
-        INSERT INTO lost VALUES (OLD.blob);
+    CREATE TRIGGER bucket_gone AFTER DELETE ON buckets BEGIN
+        DELETE FROM settings WHERE bucket = OLD.bucket;
+        DELETE FROM uploads WHERE bucket = OLD.bucket;
+    END;
+    CREATE TABLE IF NOT EXISTS small (blob TEXT PRIMARY KEY, data BLOB NOT NULL);
+    CREATE VIEW IF NOT EXISTS lost AS SELECT blob FROM doomed;
+    """,
+    """
+    CREATE TABLE whole (
+        bucket TEXT NOT NULL,
+        key BLOB NOT NULL,
+        blob TEXT,
+        size_bytes INTEGER NOT NULL,
+        etag TEXT NOT NULL,
+        modified_us INTEGER NOT NULL,
+        content_type TEXT NOT NULL,
+        metadata TEXT NOT NULL,
+        headers TEXT NOT NULL,
+        tags TEXT NOT NULL,
+        algorithm TEXT,
+        checksum TEXT,
+        data BLOB,                      -- few bytes, which have no file; last, so that a listing does not read it
+        PRIMARY KEY (bucket, key)
+    ) WITHOUT ROWID;
+    INSERT INTO whole
+        SELECT bucket, key, iif(data IS NULL, blob, NULL), size_bytes, etag, modified_us, content_type, metadata,
+            headers, tags, algorithm, checksum, data
+        FROM objects LEFT JOIN small USING (blob);
+    DROP VIEW kept;
+    DROP TABLE objects;
+    ALTER TABLE whole RENAME TO objects;
+    CREATE UNIQUE INDEX objects_by_blob ON objects (blob) WHERE blob IS NOT NULL;
+    DROP TRIGGER IF EXISTS part_gone;
+    DROP TRIGGER IF EXISTS part_moved;
+    DROP TRIGGER IF EXISTS upload_gone;
+    ALTER TABLE parts ADD COLUMN data BLOB;  -- as an object's
+    UPDATE parts SET blob = NULL, data = (SELECT data FROM small WHERE small.blob = parts.blob)
+        WHERE blob IN (SELECT blob FROM small);
+    DROP VIEW lost;
+    DROP TABLE small;
+    CREATE VIEW kept AS
+        SELECT blob FROM objects UNION ALL SELECT blob FROM parts UNION ALL SELECT blob FROM uploads;
+    CREATE TRIGGER object_gone AFTER DELETE ON objects WHEN OLD.blob IS NOT NULL BEGIN
+        INSERT INTO doomed VALUES (OLD.blob);
         DELETE FROM parts WHERE owner = OLD.blob;
     END;
     CREATE TRIGGER part_gone AFTER DELETE ON parts WHEN OLD.blob IS NOT NULL BEGIN
-        INSERT INTO lost VALUES (OLD.blob);
+        INSERT INTO doomed VALUES (OLD.blob);
     END;
     CREATE TRIGGER part_moved AFTER UPDATE OF blob ON parts WHEN NEW.blob IS NULL AND OLD.blob IS NOT NULL BEGIN
-        INSERT INTO lost VALUES (OLD.blob);
+        INSERT INTO doomed VALUES (OLD.blob);
     END;
     CREATE TRIGGER upload_gone AFTER DELETE ON uploads BEGIN
         DELETE FROM parts WHERE owner = OLD.upload;
         DELETE FROM slots WHERE upload = OLD.upload;
-        INSERT INTO lost SELECT OLD.blob WHERE OLD.blob IS NOT NULL;
-    END;
-    CREATE TRIGGER bucket_gone AFTER DELETE ON buckets BEGIN
-        DELETE FROM settings WHERE bucket = OLD.bucket;
-        DELETE FROM uploads WHERE bucket = OLD.bucket;
+        INSERT INTO doomed SELECT OLD.blob WHERE OLD.blob IS NOT NULL;
     END;
     """,
 )
@@ -248,31 +286,32 @@ class Buckets:
         """Make the bytes that arrived the object at *key*, in place of what stands there."""
         made = StoredObject(bucket, key, arriving.size_bytes, arriving.digests.etag, now(), attributes, checksum)
         with self.folder.available(f"store s3://{bucket}/{key}"), self.folder.keeping(arriving) as index:
-            self.replace(index, made, arriving.blob, check)
+            self.replace(index, made, arriving.kept, check)
         return made
 
-    def replace(self, index: sqlite3.Connection, made: StoredObject, blob: str, check: Check | None) -> None:
+    def replace(self, index: sqlite3.Connection, made: StoredObject, kept: Kept, check: Check | None) -> None:
         """The part of :meth:`put` that is done within a transaction."""
         self.require(made.bucket, index)
         _check(index, made.bucket, made.key, check)
         address = (made.bucket, made.key.encode())
         index.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", address)
         index.execute(
-            "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 *address,
-                blob,
+                kept.blob,
                 made.size_bytes,
                 made.etag,
                 microseconds(made.modified),
                 *attribute_columns(made.attributes),
                 *(made.checksum or (None, None)),
+                kept.data,
             ),
         )
 
     def stat(self, bucket: str, key: str) -> StoredObject:
         with self.folder.available(f"describe s3://{bucket}/{key}"):
-            return self._row(bucket, key)[1]
+            return _object(self._row(bucket, key))
 
     def open(self, bucket: str, key: str) -> tuple[StoredObject, BinaryIO]:
         """The object and its bytes, which can seek and stay whole if the object is replaced meanwhile.
@@ -281,15 +320,16 @@ class Buckets:
             BackendError: the bytes are torn.
         """
         with self.folder.available(f"read s3://{bucket}/{key}"):
-            tried = ""
+            tried = None
             while True:
-                blob, found = self._row(bucket, key)
+                row = self._row(bucket, key, _OPENED)
+                found, kept = _object(row), Kept(row[2], row[-1])
                 try:
-                    stream = self.folder.open(blob)
+                    stream = self.folder.open(kept)
                 except FileNotFoundError as exc:
-                    if blob == tried:
-                        raise FileNotFoundError(f"{blob}, which holds the object's bytes, is missing") from exc
-                    tried = blob  # replaced or deleted meanwhile: the row tells
+                    if kept == tried:
+                        raise FileNotFoundError(f"{kept.blob}, which holds the object's bytes, is missing") from exc
+                    tried = kept  # replaced or deleted meanwhile: the row tells
                 else:
                     break
             if stream.seek(0, os.SEEK_END) != found.size_bytes:
@@ -356,14 +396,15 @@ class Buckets:
     def parts_of(self, bucket: str, key: str) -> list[Part]:
         """The parts of which the object was made; none if it was put whole."""
         with self.folder.available(f"describe s3://{bucket}/{key}"):
-            return read_parts(self.folder, self._row(bucket, key)[0])
+            blob = self._row(bucket, key)[2]
+            return read_parts(self.folder, blob) if blob else []
 
-    def _row(self, bucket: str, key: str) -> tuple[str, StoredObject]:
-        rows = self.folder.query(_OBJECT, (bucket, key.encode()))
+    def _row(self, bucket: str, key: str, statement: str = "") -> tuple[Any, ...]:
+        rows = self.folder.query(statement or _OBJECT, (bucket, key.encode()))
         if not rows:
             self.require(bucket)
             raise self._missing(bucket, key)
-        return rows[0][2], _object(rows[0])
+        return rows[0]
 
     def _missing(self, bucket: str, key: str) -> NotFound:
         uri = f"s3://{bucket}/{key}"
@@ -374,6 +415,7 @@ _COLUMNS = (
     "bucket, key, blob, size_bytes, etag, modified_us, content_type, metadata, headers, tags, algorithm, checksum"
 )
 _OBJECT = f"SELECT {_COLUMNS} FROM objects WHERE bucket = ? AND key = ?"  # noqa: S608  our own words
+_OPENED = f"SELECT {_COLUMNS}, data FROM objects WHERE bucket = ? AND key = ?"  # noqa: S608
 _LISTING = f"SELECT {_COLUMNS} FROM objects WHERE bucket = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?"  # noqa: S608
 
 
@@ -423,7 +465,8 @@ def _check(index: sqlite3.Connection, bucket: str, key: str, check: Check | None
 
 
 def _object(row: tuple[Any, ...]) -> StoredObject:
-    bucket, key, _blob, size_bytes, etag, modified_us, *attributes, algorithm, checksum = row
+    """*row* of :data:`_COLUMNS`, and perhaps more."""
+    bucket, key, _blob, size_bytes, etag, modified_us, *attributes, algorithm, checksum = row[:12]
     return StoredObject(
         bucket,
         key.decode(),

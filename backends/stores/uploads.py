@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from backends.errors import Conflict, NotFound
-from backends.stores.blobs import Arriving
+from backends.stores.blobs import Arriving, Kept
 from backends.stores.buckets import (
     Attributes,
     Buckets,
@@ -55,12 +55,18 @@ class Upload:
 
 
 class _Piece(NamedTuple):
-    """Where a part lies: in a file of its own, or without *blob* in the upload's."""
+    """Where a part lies: in a file of its own, in its row, or in the upload's file."""
 
     number: int
     etag: str
     size_bytes: int
     blob: str | None
+    data: bytes | None
+
+    @property
+    def own(self) -> Kept | None:
+        """None if it lies in the upload's file."""
+        return None if self.blob is None and self.data is None else Kept(self.blob, self.data)
 
 
 class Uploads:
@@ -132,14 +138,15 @@ class Uploads:
         """Make the bytes that arrived, hashed with the upload's algorithm, part *number*."""
         digests = arriving.digests
         part = Part(number, arriving.size_bytes, digests.etag, now(), digests[upload.algorithm])
-        blob = None if arriving.blob == upload.blob else arriving.blob
-        row = (upload.name, number, blob, part.size_bytes, part.etag, microseconds(part.modified), part.checksum)
+        is_in_place = arriving.blob == upload.blob
+        blob, data = (None, None) if is_in_place else arriving.kept
+        row = (upload.name, number, blob, part.size_bytes, part.etag, microseconds(part.modified), part.checksum, data)
         storing = self._folder.available(f"store part {number} of {_words(upload)}")
         with storing, self._folder.keeping(arriving) as index:
             _require(index, upload)
             index.execute("DELETE FROM parts WHERE owner = ? AND number = ?", (upload.name, number))
-            index.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            if blob is None:
+            index.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            if is_in_place:
                 index.execute("UPDATE slots SET is_written = 1 WHERE upload = ? AND number = ?", (upload.name, number))
         return part
 
@@ -168,14 +175,14 @@ class Uploads:
                         f"parts of {_words(upload)} were replaced meanwhile.", kind="upload", name=upload.name
                     )
                 index.executemany(
-                    "UPDATE parts SET owner = ?, blob = NULL WHERE owner = ? AND number = ?",
+                    "UPDATE parts SET owner = ?, blob = NULL, data = NULL WHERE owner = ? AND number = ?",
                     [(arriving.blob, upload.name, piece.number) for piece in pieces],
                 )
                 index.execute(
                     "UPDATE uploads SET blob = NULL WHERE upload = ? AND blob = ?", (upload.name, arriving.blob)
                 )
                 index.execute("DELETE FROM uploads WHERE upload = ?", (upload.name,))
-                self._buckets.replace(index, made, arriving.blob, check)
+                self._buckets.replace(index, made, arriving.kept, check)
         return made
 
     def abort(self, upload: Upload) -> None:
@@ -218,7 +225,7 @@ class Uploads:
                 and [piece.number for piece in pieces] == list(range(1, len(pieces) + 1))
                 and sizes[:-1] == [part_bytes] * (len(sizes) - 1)
                 and sizes[-1] <= part_bytes
-                and all(piece.blob for piece in there if piece not in pieces)
+                and all(piece.own for piece in there if piece not in pieces)
             )
             if fits:
                 index.execute("UPDATE uploads SET part_bytes = -abs(part_bytes) WHERE upload = ?", (upload.name,))
@@ -228,9 +235,9 @@ class Uploads:
     def _in_place(self, upload: Upload, part_bytes: int, pieces: Sequence[_Piece]) -> Iterator[Arriving]:
         with self._folder.overwriting(upload.blob, 0, f"complete {_words(upload)}") as arriving:
             for piece in pieces:
-                if piece.blob:
+                if piece.own:
                     os.lseek(arriving.file(), part_bytes * (piece.number - 1), os.SEEK_SET)
-                    with self._folder.open(piece.blob) as stream:
+                    with self._folder.open(piece.own) as stream:
                         arriving.splice(stream, piece.size_bytes)
             os.ftruncate(arriving.file(), sum(piece.size_bytes for piece in pieces))
             yield arriving
@@ -240,15 +247,15 @@ class Uploads:
         ((part_bytes,),) = self._folder.query("SELECT abs(part_bytes) FROM uploads WHERE upload = ?", (upload.name,))
         with self._folder.arriving(f"complete {_words(upload)}") as arriving:
             for piece in pieces:
-                with self._folder.open(piece.blob or upload.blob) as stream:
-                    stream.seek(0 if piece.blob else part_bytes * (piece.number - 1))
+                with self._folder.open(piece.own or Kept(upload.blob, None)) as stream:
+                    stream.seek(0 if piece.own else part_bytes * (piece.number - 1))
                     arriving.splice(stream, piece.size_bytes)
             yield arriving
 
 
 def _pieces(index: sqlite3.Connection, upload: Upload) -> list[_Piece]:
     rows = index.execute(
-        "SELECT number, etag, size_bytes, blob FROM parts WHERE owner = ? ORDER BY number", (upload.name,)
+        "SELECT number, etag, size_bytes, blob, data FROM parts WHERE owner = ? ORDER BY number", (upload.name,)
     )
     return [_Piece(*row) for row in rows]
 

@@ -23,8 +23,9 @@ from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFo
 from backends.local.backend import open_local
 from backends.stores import stream_of
 from backends.stores.blobs import SMALL_BYTES
-from backends.stores.buckets import _LAYOUTS
+from backends.stores.buckets import _LAYOUTS, Checksum
 from backends.stores.files import FileStore
+from backends.stores.uploads import Uploads
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy with other tests
 MIB = 1024**2
@@ -235,7 +236,7 @@ def test_small_objects_are_rows(store: FileStore, root: Path) -> None:
     store.delete(uri("c"))
     assert len(blobs(root)) == 1
     assert store.get(uri("a")) == FILL + b"!"
-    assert store.buckets.folder.query("SELECT data FROM small") == [(b"new",)]
+    assert store.buckets.folder.query("SELECT data FROM objects ORDER BY key") == [(None,), (b"new",)]
 
 
 def test_only_the_owner_may_look(store: FileStore, root: Path) -> None:
@@ -311,12 +312,41 @@ def test_an_earlier_layout_is_brought_forward(root: Path) -> None:
     assert blobs(root) == []
 
 
+def test_small_bytes_of_the_second_layout_come_into_their_rows(root: Path) -> None:
+    """They lay in a table of their own, those of objects and of parts that have been sent."""
+    (root / "blobs" / "7f").mkdir(parents=True)
+    (root / "blobs" / "7f" / "7f00").write_bytes(FILL + b"large")
+    (root / "blobs" / "7f" / "7f01").write_bytes(b"")
+    of = ("text/x", "{}", "{}", "{}")
+    with closing(sqlite3.connect(root / "index.sqlite")) as index:
+        index.executescript(f"CREATE TABLE doomed (blob TEXT PRIMARY KEY) WITHOUT ROWID; {_LAYOUTS[0]} {_LAYOUTS[1]}")
+        index.execute("INSERT INTO buckets VALUES ('bucket', 1)")
+        for key, blob, size in ((b"large", "7f00", len(FILL) + 5), (b"small", "7f02", 5)):
+            row = ("bucket", key, blob, size, "etag", 1, *of, "CRC32", "AAAAAA==")
+            index.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        row = ("u", "bucket", b"joined", 1, *of, "CRC32", "COMPOSITE", "7f01", None)
+        index.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        index.execute("INSERT INTO parts VALUES ('u', 1, '7f03', 4, ?, 1, 'AAAAAA==')", ("0" * 32,))
+        index.executemany("INSERT INTO small VALUES (?, ?)", [("7f02", b"small"), ("7f03", b"part")])
+        index.execute("PRAGMA user_version = 2")
+        index.commit()
+    with closing(FileStore(root)) as store:
+        assert (store.get(uri("large")), store.get(uri("small"))) == (FILL + b"large", b"small")
+        uploads = Uploads(store.buckets)
+        upload = uploads.find("bucket", "joined", "u")
+        uploads.complete(upload, uploads.parts(upload), checksum=Checksum("CRC32", "AAAAAA==-1"))
+        assert store.get(uri("joined")) == b"part"
+        for key in ("large", "small", "joined"):
+            store.delete(uri(key))
+    assert blobs(root) == []
+
+
 def test_a_later_layout_is_refused(root: Path) -> None:
     """A store written by a later version is left alone."""
     FileStore(root).close()
     with closing(sqlite3.connect(root / "index.sqlite")) as index:
         index.execute("PRAGMA user_version = 9")
-    with pytest.raises(BackendError, match="layout 9, this one knows 2"):
+    with pytest.raises(BackendError, match="layout 9, this one knows 3"):
         FileStore(root)
 
 
@@ -328,6 +358,7 @@ import resource, signal, sys
 from pathlib import Path
 from backends.errors import BackendUnavailable
 from backends.stores.files import FileStore
+from backends.stores.uploads import Uploads
 store = FileStore(Path(sys.argv[1]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
@@ -351,6 +382,7 @@ import sys
 from pathlib import Path
 from backends.stores import stream_of
 from backends.stores.files import FileStore
+from backends.stores.uploads import Uploads
 
 def source():
     yield b"n" * 2**20
@@ -435,7 +467,7 @@ while not survived:
     store = files.FileStore(root)
     left = {info.uri: store.get(info.uri) for info in store.list_objects("s3://bucket")}
     doomed = store.buckets.folder.query("SELECT * FROM doomed")
-    rows = store.buckets.folder.query("SELECT blob FROM small")
+    rows = store.buckets.folder.query("SELECT key FROM objects WHERE data IS NOT NULL")
     store.close()
     found = sum(path.is_file() for path in (root / "blobs").rglob("*"))
     assert found == (len(left) if FILL else 0), (step, found, left)
@@ -461,6 +493,7 @@ BUSY_WRITER = """
 import json, sys
 from pathlib import Path
 from backends.stores.files import FileStore
+from backends.stores.uploads import Uploads
 
 root, me = Path(sys.argv[1]), sys.argv[2]
 store = FileStore(root)

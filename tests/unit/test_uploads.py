@@ -79,7 +79,7 @@ def test_an_object_is_its_parts(
         assert len(files(buckets)) == 1
         buckets.delete("bucket", "k")
         assert files(buckets) == []
-        for table in ("uploads", "slots", "parts", "small"):
+        for table in ("uploads", "slots", "parts"):
             assert buckets.folder.query(f"SELECT * FROM {table}") == []  # noqa: S608
 
 
