@@ -37,12 +37,18 @@ from backends.stores.checksums import Digests
 SMALL_BYTES = 8192
 _BUSY_TIMEOUT_SECONDS = 60
 _CHECKPOINT_PAGES = 4000  # 16 MB: a checkpoint waits for the disk
+_MOST_HURRIED = 500  # transactions in a row that make no checkpoint
+_MOMENT_SECONDS = 0.002  # what those that may not wait do wait for another writer: their turn comes
 
 _SCHEMA = """
     CREATE TABLE IF NOT EXISTS doomed (
         blob TEXT PRIMARY KEY           -- files whose row is gone, until they are known to be removed
     ) WITHOUT ROWID;
 """
+
+
+class WouldWait(Exception):
+    """A transaction that may not wait would have to, for another writer or for the disk; nothing has changed."""
 
 
 class Kept(NamedTuple):
@@ -122,8 +128,8 @@ class BlobFolder:
     """The files and the index under *root*, which is made if it is missing (mode 0700).
 
     *layouts* make the tables, each bringing them from the version of its place to the next; an index of an earlier
-    version is brought forward. There is a view ``kept (blob)`` of all files that shall stay, and triggers insert those that
-    lose their row into the table ``doomed (blob)``.
+    version is brought forward. There is a view ``kept (blob)`` of all files that shall stay, and triggers insert those
+    that lose their row into the table ``doomed (blob)``.
 
     Safe for threads and for processes, each with its own instance; do not carry one across a fork.
 
@@ -147,6 +153,9 @@ class BlobFolder:
                 self._writing = self._connect()
                 self._prepare_index(layouts)
                 self._reading = self._connect()
+                self._hurried = self._connect(timeout_seconds=_MOMENT_SECONDS)
+                self._hurried.execute("PRAGMA wal_autocheckpoint = 0")
+                self._hurried_left = _MOST_HURRIED
                 self._sweep()
 
     def query(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
@@ -154,16 +163,20 @@ class BlobFolder:
             return self._reading.execute(statement, values).fetchall()
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """The index for writing; committed at the end, unless the block raises. Files that lost their row go then."""
-        with self._write_lock:
-            index = self._writing
-            index.execute("BEGIN IMMEDIATE")
+    def transaction(self, *, may_wait: bool = True) -> Iterator[sqlite3.Connection]:
+        """The index for writing; committed at the end, unless the block raises. Files that lost their row go then.
+
+        Raises:
+            WouldWait: it may not wait, but others write, files lost their row, or the disk is to be waited for.
+        """
+        with self._begun(may_wait=may_wait) as index:
             try:
                 noted = len(self._removed)
                 index.executemany("DELETE FROM doomed WHERE blob = ?", [(blob,) for blob in self._removed])
                 yield index
                 doomed = index.execute("SELECT blob FROM doomed").fetchall()
+                if doomed and not may_wait:
+                    raise WouldWait  # noqa: TRY301  the transaction is taken back as with any other error
                 index.execute("COMMIT")
             except BaseException:
                 if index.in_transaction:
@@ -176,6 +189,26 @@ class BlobFolder:
                 (self._incoming / blob).unlink(missing_ok=True)
                 self._place(blob).unlink(missing_ok=True)
                 self._removed.append(blob)
+
+    @contextmanager
+    def _begun(self, *, may_wait: bool) -> Iterator[sqlite3.Connection]:
+        if not self._write_lock.acquire(timeout=-1 if may_wait else _MOMENT_SECONDS):
+            raise WouldWait
+        try:
+            index = self._writing if may_wait else self._hurried
+            # The page cache takes what is committed, unless it shall be on the disk or a checkpoint is due.
+            if not may_wait and (self._durable or not self._hurried_left):
+                raise WouldWait
+            try:
+                index.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if not may_wait and exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                    raise WouldWait from exc
+                raise
+            self._hurried_left = _MOST_HURRIED if may_wait else self._hurried_left - 1
+            yield index
+        finally:
+            self._write_lock.release()
 
     @contextmanager
     def arriving(self, attempt: str, algorithms: Iterable[str] = ()) -> Iterator[Arriving]:
@@ -207,12 +240,12 @@ class BlobFolder:
             os.close(descriptor)
 
     @contextmanager
-    def keeping(self, arriving: Arriving) -> Iterator[sqlite3.Connection]:
+    def keeping(self, arriving: Arriving, *, may_wait: bool = True) -> Iterator[sqlite3.Connection]:
         """A :meth:`transaction` in which a row comes to keep the bytes that arrived."""
         if arriving.descriptor is not None and self._durable:
             os.fsync(arriving.descriptor)
             _fsync(self._incoming)
-        with self.transaction() as index:
+        with self.transaction(may_wait=may_wait) as index:
             yield index
 
     def open(self, kept: Kept) -> BinaryIO:
@@ -249,6 +282,7 @@ class BlobFolder:
             pass  # it notes which files were removed
         self._writing.close()
         self._reading.close()
+        self._hurried.close()
 
     # Files.
 
@@ -291,13 +325,13 @@ class BlobFolder:
 
     # The index.
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, timeout_seconds: float = _BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
         path = self.root / "index.sqlite"
         # SQLite would let others read it. Never open an existing index oneself: closing any descriptor of a file
         # drops this process's POSIX locks on it, those of SQLite's other connections among them.
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        index = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+        index = sqlite3.connect(path, timeout=timeout_seconds, isolation_level=None, check_same_thread=False)
         index.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
         return index
 

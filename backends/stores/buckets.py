@@ -282,10 +282,16 @@ class Buckets:
         *,
         checksum: Checksum | None = None,
         check: Check | None = None,
+        may_wait: bool = True,
     ) -> StoredObject:
-        """Make the bytes that arrived the object at *key*, in place of what stands there."""
+        """Make the bytes that arrived the object at *key*, in place of what stands there.
+
+        Raises:
+            WouldWait: as :meth:`BlobFolder.transaction`.
+        """
         made = StoredObject(bucket, key, arriving.size_bytes, arriving.digests.etag, now(), attributes, checksum)
-        with self.folder.available(f"store s3://{bucket}/{key}"), self.folder.keeping(arriving) as index:
+        storing = self.folder.available(f"store s3://{bucket}/{key}")
+        with storing, self.folder.keeping(arriving, may_wait=may_wait) as index:
             self.replace(index, made, arriving.kept, check)
         return made
 

@@ -22,8 +22,8 @@ from backends.config import BackendConfig
 from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFound
 from backends.local.backend import open_local
 from backends.stores import stream_of
-from backends.stores.blobs import SMALL_BYTES
-from backends.stores.buckets import _LAYOUTS, Checksum
+from backends.stores.blobs import SMALL_BYTES, WouldWait
+from backends.stores.buckets import _LAYOUTS, Attributes, Checksum
 from backends.stores.files import FileStore
 from backends.stores.uploads import Uploads
 
@@ -239,6 +239,76 @@ def test_small_objects_are_rows(store: FileStore, root: Path) -> None:
     assert store.buckets.folder.query("SELECT data FROM objects ORDER BY key") == [(None,), (b"new",)]
 
 
+def put_in_a_hurry(store: FileStore, key: str, data: bytes) -> None:
+    """What the emulator does on its event loop."""
+    with store.buckets.arriving("bucket", key) as arriving:
+        arriving.write(data)
+        store.buckets.put("bucket", key, arriving, Attributes(), may_wait=False)
+
+
+def test_a_writer_in_a_hurry_waits_for_nobody(store: FileStore, root: Path) -> None:
+    """Not for another process that writes; then nothing has changed, and it works as soon as that one is done."""
+    put_in_a_hurry(store, "a", b"old")
+    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(WouldWait):
+            put_in_a_hurry(store, "a", b"new")
+        other.execute("ROLLBACK")
+    assert store.get(uri("a")) == b"old"
+    put_in_a_hurry(store, "a", b"new")
+    assert store.get(uri("a")) == b"new"
+
+
+def test_a_writer_in_a_hurry_waits_for_no_thread(store: FileStore) -> None:
+    """Nor for another one of its own process."""
+    writes, is_over = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with store.buckets.folder.transaction():
+            writes.set()
+            assert is_over.wait(30)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert writes.wait(30)
+    with pytest.raises(WouldWait):
+        put_in_a_hurry(store, "a", b"new")
+    is_over.set()
+    thread.join()
+    put_in_a_hurry(store, "a", b"new")
+    assert store.get(uri("a")) == b"new"
+
+
+def test_a_writer_in_a_hurry_removes_no_file(store: FileStore, root: Path) -> None:
+    """A large file takes long to go."""
+    store.put(uri("a"), FILL + b"large")
+    with pytest.raises(WouldWait):
+        put_in_a_hurry(store, "a", b"small")
+    assert store.get(uri("a")) == FILL + b"large"
+    assert len(blobs(root)) == 1
+
+
+def test_a_writer_in_a_hurry_leaves_the_checkpoint_to_others(store: FileStore, root: Path) -> None:
+    """The log does not grow for ever: now and then one is told to wait, as the disk does at a checkpoint."""
+    told = 0
+    for _ in range(3000):
+        try:
+            put_in_a_hurry(store, "a", FILL[:8000])
+        except WouldWait:
+            told += 1
+            store.put(uri("a"), FILL[:8000])
+    assert 0 < told < 30
+    assert (root / "index.sqlite-wal").stat().st_size < 30 * MIB
+
+
+def test_a_durable_store_always_waits(root: Path) -> None:
+    """For the disk."""
+    with closing(FileStore(root, durable=True)) as store:
+        store.ensure_bucket("bucket")
+        with pytest.raises(WouldWait):
+            put_in_a_hurry(store, "a", b"new")
+
+
 def test_only_the_owner_may_look(store: FileStore, root: Path) -> None:
     """S10: folders are 0700 and files 0600, SQLite's too."""
     store.put(uri("a"), FILL + b"x")
@@ -324,8 +394,8 @@ def test_small_bytes_of_the_second_layout_come_into_their_rows(root: Path) -> No
         for key, blob, size in ((b"large", "7f00", len(FILL) + 5), (b"small", "7f02", 5)):
             row = ("bucket", key, blob, size, "etag", 1, *of, "CRC32", "AAAAAA==")
             index.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        row = ("u", "bucket", b"joined", 1, *of, "CRC32", "COMPOSITE", "7f01", None)
-        index.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        upload_row = ("u", "bucket", b"joined", 1, *of, "CRC32", "COMPOSITE", "7f01", None)
+        index.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", upload_row)
         index.execute("INSERT INTO parts VALUES ('u', 1, '7f03', 4, ?, 1, 'AAAAAA==')", ("0" * 32,))
         index.executemany("INSERT INTO small VALUES (?, ?)", [("7f02", b"small"), ("7f03", b"part")])
         index.execute("PRAGMA user_version = 2")
@@ -336,8 +406,8 @@ def test_small_bytes_of_the_second_layout_come_into_their_rows(root: Path) -> No
         upload = uploads.find("bucket", "joined", "u")
         uploads.complete(upload, uploads.parts(upload), checksum=Checksum("CRC32", "AAAAAA==-1"))
         assert store.get(uri("joined")) == b"part"
-        for key in ("large", "small", "joined"):
-            store.delete(uri(key))
+        for written in ("large", "small", "joined"):
+            store.delete(uri(written))
     assert blobs(root) == []
 
 

@@ -3,10 +3,13 @@ import base64
 import http.client
 import os
 import socket
+import sqlite3
 import time
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +19,7 @@ import urllib3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backends.config import BackendConfig
 from backends.emulator.protocol.models import Head
 from backends.emulator.services.s3.payload import Payload
 from backends.sagemaker.readings import ServiceError
@@ -183,6 +187,23 @@ def test_a_client_that_leaves_in_the_middle_of_an_object(s3: Any, s3_url: str, b
         while read_by_the_server():
             assert time.monotonic() < until
     assert s3.head_object(Bucket=bucket, Key="k")["ContentLength"] == 32 * MIB
+
+
+def test_a_small_object_waits_for_its_turn_without_the_others(
+    s3: Any, s3_url: str, s3_config: BackendConfig, bucket: str
+) -> None:
+    """While another process writes the server goes on, and what was to be stored is, when that one is done."""
+    (index,) = s3_config.home.rglob("index.sqlite")
+    with closing(sqlite3.connect(index, isolation_level=None)) as other, ThreadPoolExecutor(1) as client:
+        other.execute("BEGIN IMMEDIATE")
+        put = client.submit(s3.put_object, Bucket=bucket, Key="k", Body=b"small")
+        for _ in range(20):
+            assert urllib3.request("GET", f"{s3_url}/healthz", timeout=5).status == 200
+        assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+        assert not put.done()
+        other.execute("ROLLBACK")
+        put.result(30)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"small"
 
 
 def narrow(url: str) -> socket.socket:

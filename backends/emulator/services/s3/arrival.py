@@ -1,16 +1,16 @@
-"""Bytes from the event loop to the disk: memory stays flat, the loop never waits for the disk or a digest."""
+"""Bytes from the event loop to the disk: memory stays flat, the loop waits for no disk and no long digest."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import TypeVar
 
 from backends.emulator.services.s3.payload import Payload
 from backends.sagemaker.readings import ServiceError
 from backends.stores import PIECE_BYTES
-from backends.stores.blobs import Arriving
+from backends.stores.blobs import SMALL_BYTES, Arriving, WouldWait
 
 _MOST_BYTES = 5 * 1024**3
 _MOST_READY = 3
@@ -22,10 +22,12 @@ async def take_in(
     payload: Payload,
     receiving: Callable[[set[str]], AbstractContextManager[Arriving]],
     finish: Callable[[Arriving], Result],
+    hurried: Callable[[Arriving], Result] | None = None,
 ) -> Result:
     """Write *payload* to the place that *receiving* opens for these digests, verify it, and *finish*; in threads.
 
-    A large body has threads of its own, so that a slow client keeps nobody else's; a small one takes one once.
+    A large body has threads of its own, so that a slow client keeps nobody else's; a small one takes one once, or
+    none: *hurried* does what *finish* does, or raises WouldWait where that would hold up the loop.
 
     Raises:
         ServiceError: the body is too large, broken, or not what the client meant.
@@ -34,24 +36,27 @@ async def take_in(
         raise _too_large(payload.size_bytes)
     algorithms = {*payload.algorithms, "MD5"}
 
-    def verified(arriving: Arriving, last: bytes) -> Result:
+    def verified(arriving: Arriving, last: bytes, keep: Callable[[Arriving], Result]) -> Result:
         arriving.write(last)
         payload.verify(arriving.digests)
-        return finish(arriving)
+        return keep(arriving)
 
-    def at_once(data: bytes) -> Result:
+    def at_once(data: bytes, keep: Callable[[Arriving], Result]) -> Result:
         with receiving(algorithms) as arriving:
-            return verified(arriving, data)
+            return verified(arriving, data, keep)
 
     batches = _batches(payload)
     first = await anext(batches)
+    if hurried and len(first) <= SMALL_BYTES:
+        with suppress(WouldWait):
+            return at_once(first, hurried)
     if len(first) < PIECE_BYTES:
-        return await asyncio.to_thread(at_once, first)
+        return await asyncio.to_thread(at_once, first, finish)
     opened = ExitStack()
     try:
         arriving = await asyncio.to_thread(opened.enter_context, receiving(algorithms))
         last = await _written(arriving, first, batches)
-        return await asyncio.to_thread(verified, arriving, last)
+        return await asyncio.to_thread(verified, arriving, last, finish)
     finally:
         await asyncio.to_thread(opened.close)
 

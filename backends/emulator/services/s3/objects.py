@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from itertools import accumulate
 from typing import BinaryIO
 from urllib.parse import parse_qsl, unquote
@@ -49,13 +50,16 @@ class ObjectOperations:
         attributes = requested_attributes(request)
         algorithm = payload.checksum_algorithm or DEFAULT_ALGORITHM
 
-        def finish(arriving: Arriving) -> StoredObject:
-            checksum = Checksum(algorithm, arriving.digests[algorithm])
-            return self._buckets.put(bucket, key, arriving, attributes, checksum=checksum, check=check)
+        def receiving(algorithms: set[str]) -> AbstractContextManager[Arriving]:
+            return self._buckets.arriving(bucket, key, {algorithm, *algorithms})
 
-        made = await take_in(
-            payload, lambda algorithms: self._buckets.arriving(bucket, key, {algorithm, *algorithms}), finish
-        )
+        def finish(arriving: Arriving, *, may_wait: bool = True) -> StoredObject:
+            checksum = Checksum(algorithm, arriving.digests[algorithm])
+            return self._buckets.put(
+                bucket, key, arriving, attributes, checksum=checksum, check=check, may_wait=may_wait
+            )
+
+        made = await take_in(payload, receiving, finish, hurried=partial(finish, may_wait=False))
         return {"ETag": quoted(made.etag), **told_checksum(made.checksum), **told_encryption(made.attributes)}
 
     # To look something up in the index, and to read a small object there, takes less than to hand it to a thread.
