@@ -1,4 +1,4 @@
-"""Bytes that exist as long as a row of a SQLite index keeps them: in a file that it names, or few ones in itself.
+"""Bytes that exist as long as a row of a SQLite index keeps them: in a file that it names or, if few, in itself.
 
     root/index.sqlite       what there is; its tables are the business of whoever opens the folder
     root/blobs/7f/7f3a…     the bytes; the file's name is random and says nothing of what is in it
@@ -10,7 +10,7 @@ into ``incoming`` too. The kernel drops a dead writer's lock; the next process t
 or removes what lies in ``incoming`` unlocked, and removes files that lost their row (noted in the same
 transaction as the loss). So no rubbish stays, and opening does not scan the files.
 
-Up to 8 KiB never become a file: a row costs a tenth of the calls to the system.
+Up to 8 KiB of them never become a file: a row costs a tenth of the calls to the system.
 
 Durability: what was acknowledged survives the death of any process. It survives a power cut only with
 ``durable=True``, which waits for the disk on every write; without, the last seconds' writes may be
