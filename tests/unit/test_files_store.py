@@ -22,10 +22,8 @@ from backends.config import BackendConfig
 from backends.errors import BackendError, BackendUnavailable, InvalidSpec, NotFound
 from backends.local.backend import open_local
 from backends.stores import stream_of
-from backends.stores.blobs import SMALL_BYTES, WouldWait
-from backends.stores.buckets import _LAYOUTS, Attributes, Checksum
+from backends.stores.blobs import SMALL_BYTES
 from backends.stores.files import FileStore
-from backends.stores.uploads import Uploads
 
 UNHURRIED = settings(deadline=None)  # the machine may be busy with other tests
 MIB = 1024**2
@@ -239,76 +237,6 @@ def test_small_objects_are_rows(store: FileStore, root: Path) -> None:
     assert store.buckets.folder.query("SELECT data FROM objects ORDER BY key") == [(None,), (b"new",)]
 
 
-def put_in_a_hurry(store: FileStore, key: str, data: bytes) -> None:
-    """What the emulator does on its event loop."""
-    with store.buckets.arriving("bucket", key) as arriving:
-        arriving.write(data)
-        store.buckets.put("bucket", key, arriving, Attributes(), may_wait=False)
-
-
-def test_a_writer_in_a_hurry_waits_for_nobody(store: FileStore, root: Path) -> None:
-    """Not for another process that writes; then nothing has changed, and it works as soon as that one is done."""
-    put_in_a_hurry(store, "a", b"old")
-    with closing(sqlite3.connect(root / "index.sqlite", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(WouldWait):
-            put_in_a_hurry(store, "a", b"new")
-        other.execute("ROLLBACK")
-    assert store.get(uri("a")) == b"old"
-    put_in_a_hurry(store, "a", b"new")
-    assert store.get(uri("a")) == b"new"
-
-
-def test_a_writer_in_a_hurry_waits_for_no_thread(store: FileStore) -> None:
-    """Nor for another one of its own process."""
-    writes, is_over = threading.Event(), threading.Event()
-
-    def write() -> None:
-        with store.buckets.folder.transaction():
-            writes.set()
-            assert is_over.wait(30)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    assert writes.wait(30)
-    with pytest.raises(WouldWait):
-        put_in_a_hurry(store, "a", b"new")
-    is_over.set()
-    thread.join()
-    put_in_a_hurry(store, "a", b"new")
-    assert store.get(uri("a")) == b"new"
-
-
-def test_a_writer_in_a_hurry_removes_no_file(store: FileStore, root: Path) -> None:
-    """A large file takes long to go."""
-    store.put(uri("a"), FILL + b"large")
-    with pytest.raises(WouldWait):
-        put_in_a_hurry(store, "a", b"small")
-    assert store.get(uri("a")) == FILL + b"large"
-    assert len(blobs(root)) == 1
-
-
-def test_a_writer_in_a_hurry_leaves_the_checkpoint_to_others(store: FileStore, root: Path) -> None:
-    """The log does not grow for ever: now and then one is told to wait, as the disk does at a checkpoint."""
-    told = 0
-    for _ in range(3000):
-        try:
-            put_in_a_hurry(store, "a", FILL[:8000])
-        except WouldWait:
-            told += 1
-            store.put(uri("a"), FILL[:8000])
-    assert 0 < told < 30
-    assert (root / "index.sqlite-wal").stat().st_size < 30 * MIB
-
-
-def test_a_durable_store_always_waits(root: Path) -> None:
-    """For the disk."""
-    with closing(FileStore(root, durable=True)) as store:
-        store.ensure_bucket("bucket")
-        with pytest.raises(WouldWait):
-            put_in_a_hurry(store, "a", b"new")
-
-
 def test_only_the_owner_may_look(store: FileStore, root: Path) -> None:
     """S10: folders are 0700 and files 0600, SQLite's too."""
     store.put(uri("a"), FILL + b"x")
@@ -361,65 +289,6 @@ def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         FileStore(tmp_path)
 
 
-def test_an_earlier_layout_is_brought_forward(root: Path) -> None:
-    """What the first version wrote is read, described, replaced and cleared away."""
-    blob = "7f" * 16
-    (root / "blobs" / "7f").mkdir(parents=True)
-    (root / "blobs" / "7f" / blob).write_bytes(b"first")
-    with closing(sqlite3.connect(root / "index.sqlite")) as index:
-        index.executescript(f"{_LAYOUTS[0]} CREATE TABLE doomed (blob TEXT PRIMARY KEY) WITHOUT ROWID")
-        index.execute("INSERT INTO buckets VALUES ('bucket')")
-        row = ("bucket", b"a", blob, 5, hashlib.md5(b"first", usedforsecurity=False).hexdigest(), 1, "text/x", "{}")
-        index.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
-        index.execute("PRAGMA user_version = 1")
-        index.commit()
-    with closing(FileStore(root)) as store:
-        assert (store.get(uri("a")), store.stat(uri("a")).content_type) == (b"first", "text/x")
-        store.put(uri("a"), b"second")
-        store.put(uri("b"), b"third")
-    with closing(FileStore(root)) as store:
-        assert (store.get(uri("a")), store.get(uri("b"))) == (b"second", b"third")
-    assert blobs(root) == []
-
-
-def test_small_bytes_of_the_second_layout_come_into_their_rows(root: Path) -> None:
-    """They lay in a table of their own, those of objects and of parts that have been sent."""
-    (root / "blobs" / "7f").mkdir(parents=True)
-    (root / "blobs" / "7f" / "7f00").write_bytes(FILL + b"large")
-    (root / "blobs" / "7f" / "7f01").write_bytes(b"")
-    of = ("text/x", "{}", "{}", "{}")
-    with closing(sqlite3.connect(root / "index.sqlite")) as index:
-        index.executescript(f"CREATE TABLE doomed (blob TEXT PRIMARY KEY) WITHOUT ROWID; {_LAYOUTS[0]} {_LAYOUTS[1]}")
-        index.execute("INSERT INTO buckets VALUES ('bucket', 1)")
-        for key, blob, size in ((b"large", "7f00", len(FILL) + 5), (b"small", "7f02", 5)):
-            row = ("bucket", key, blob, size, "etag", 1, *of, "CRC32", "AAAAAA==")
-            index.execute("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-        upload_row = ("u", "bucket", b"joined", 1, *of, "CRC32", "COMPOSITE", "7f01", None)
-        index.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", upload_row)
-        index.execute("INSERT INTO parts VALUES ('u', 1, '7f03', 4, ?, 1, 'AAAAAA==')", ("0" * 32,))
-        index.executemany("INSERT INTO small VALUES (?, ?)", [("7f02", b"small"), ("7f03", b"part")])
-        index.execute("PRAGMA user_version = 2")
-        index.commit()
-    with closing(FileStore(root)) as store:
-        assert (store.get(uri("large")), store.get(uri("small"))) == (FILL + b"large", b"small")
-        uploads = Uploads(store.buckets)
-        upload = uploads.find("bucket", "joined", "u")
-        uploads.complete(upload, uploads.parts(upload), checksum=Checksum("CRC32", "AAAAAA==-1"))
-        assert store.get(uri("joined")) == b"part"
-        for written in ("large", "small", "joined"):
-            store.delete(uri(written))
-    assert blobs(root) == []
-
-
-def test_a_later_layout_is_refused(root: Path) -> None:
-    """A store written by a later version is left alone."""
-    FileStore(root).close()
-    with closing(sqlite3.connect(root / "index.sqlite")) as index:
-        index.execute("PRAGMA user_version = 9")
-    with pytest.raises(BackendError, match="layout 9, this one knows 3"):
-        FileStore(root)
-
-
 def test_a_full_disk_changes_nothing(root: Path, store: FileStore) -> None:
     """S26: when no more bytes can be written the old object stands and nothing half written stays."""
     store.put(uri("a"), FILL + b"old")
@@ -428,7 +297,6 @@ import resource, signal, sys
 from pathlib import Path
 from backends.errors import BackendUnavailable
 from backends.stores.files import FileStore
-from backends.stores.uploads import Uploads
 store = FileStore(Path(sys.argv[1]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
@@ -452,7 +320,6 @@ import sys
 from pathlib import Path
 from backends.stores import stream_of
 from backends.stores.files import FileStore
-from backends.stores.uploads import Uploads
 
 def source():
     yield b"n" * 2**20
@@ -563,7 +430,6 @@ BUSY_WRITER = """
 import json, sys
 from pathlib import Path
 from backends.stores.files import FileStore
-from backends.stores.uploads import Uploads
 
 root, me = Path(sys.argv[1]), sys.argv[2]
 store = FileStore(root)
