@@ -29,9 +29,7 @@ def check_after_a_crash(stage: Stage) -> None:
         if "hang" in str(job.request.get("HyperParameters")) and job.facts["status"] == "InProgress":
             try:
                 stage.call("StopTrainingJob", TrainingJobName=job.name)
-            except (
-                ServiceError
-            ) as refused:  # its program was killed as well, which its supervisor has found out just now
+            except ServiceError as refused:  # its supervisor has just found out that its program was killed
                 assert "is in status Failed" in refused.message  # noqa: PT017
         assert stage.trained(job.name)["TrainingJobStatus"] in ENDED
         assert stage.refusal("CreateTrainingJob", **job.request).code == "ResourceInUse"
